@@ -1,0 +1,57 @@
+# Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check stubs bench bench-quality gpu-check clean
+SHELL := bash
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+STUB_TOOLS := .build/stub-tools/.ready
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+
+setup: $(READY) ## make .venv with everything that development needs
+
+# torch first and pinned: asked for by another package, pip would take a build for CUDA
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(READY) ## build an index of Python's documentation, serve it, ask it questions
+	PATH="$(CURDIR)/$(BIN):$$PATH" tools/demo.sh
+
+test: $(READY) ## the tests
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: $(READY) $(STUB_TOOLS) ## lint, types, layers, stubs, the wire contract
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	rm -rf .build/stubs && tools/stubs.sh .build/stub-tools/bin/python .build/stubs
+	cd .build/stubs && find . -type f | sort | xargs -I{} diff -u {} ../../{}
+	$(BIN)/buf lint .build/contract.binpb --config buf.yaml
+	$(BIN)/buf breaking .build/contract.binpb --against protos/released.binpb --config buf.yaml
+
+stubs: $(STUB_TOOLS) ## generate the stubs from protos/
+	tools/stubs.sh .build/stub-tools/bin/python
+
+# the oldest grpcio-tools that we support, apart from everything else: stubs run on what made them and later
+$(STUB_TOOLS): tools/stub-requirements.txt
+	$(PYTHON) -m venv .build/stub-tools
+	.build/stub-tools/bin/pip install --quiet --disable-pip-version-check -r tools/stub-requirements.txt
+	touch $@
+
+bench: $(READY) ## the served cluster beside its own parts, as ratios
+	$(BIN)/python -m bench.serving $(BENCH)
+
+bench-quality: $(READY) ## Success@k through the cluster beside exact search and BM25
+	$(BIN)/python -m bench.quality $(BENCH)
+
+gpu-check: $(READY) ## the tests that need a GPU
+	$(BIN)/python -m pytest -m gpu -rs tests
+
+clean: ## remove what make made
+	rm -rf .venv .build dist

@@ -1,0 +1,1 @@
+"""Contracts between our own processes; they change with the minor releases."""

@@ -1,0 +1,1 @@
+"""The public wire contract, generated from protos/shoal/v1 by `make stubs`."""
