@@ -1,0 +1,145 @@
+"""Configuration: one frozen model a process; file < environment < flags, all from its fields.
+
+`--config X.yaml` (or .toml) names the file, `SHOAL_ROUTER__PORT=50051` sets a field from the
+environment, `--port 50051` from the command line. What no field knows is an error that names it.
+"""
+
+import argparse
+import ipaddress
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shoal.errors import ConfigError
+
+
+class ProcessConfig(BaseModel):
+    """What every process has. A field's description is its help text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(0, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    insecure: bool = Field(
+        default=False, description="serve plaintext, without tokens, on an address others reach"
+    )
+    address_file: Path | None = Field(
+        None, description="where to write the address, as JSON, once listening"
+    )
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="port of the Prometheus page; none without it"
+    )
+    grace_s: float = Field(10.0, ge=0, description="seconds that calls get to end on SIGTERM")
+    parent_pid: int | None = Field(None, description="end when this parent process is gone")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe log lines to write"
+    )
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load_config(model: type[Model], prog: str, argv: Sequence[str]) -> Model:
+    """The configuration of one process.
+
+    Args:
+        model: the frozen model; `prog` also names its environment prefix (SHOAL_<PROG>__).
+        prog: "router", "shard_server", "encoder_service".
+        argv: the flags, without the program's name.
+
+    Raises:
+        ConfigError: naming the field, file or variable that is wrong.
+    """
+    flags = _parse_flags(model, prog, argv)
+    path = flags.pop("config", None)
+    merged: dict[str, Any] = {}
+    if path is not None:
+        merged |= _read_file(Path(path), model)
+    merged |= _read_environment(model, prog, os.environ)
+    merged |= flags
+    try:
+        return model.model_validate(merged)
+    except ValidationError as failure:
+        fault = failure.errors()[0]
+        name = ".".join(str(part) for part in fault["loc"])
+        given = "" if fault["type"] == "missing" else f", not {fault['input']!r}"
+        raise ConfigError(f"{prog} setting {name}: {fault['msg']}{given}") from failure
+
+
+def refuse_exposed(config: ProcessConfig) -> None:
+    """Raises ConfigError for an address that other machines reach, unless `insecure` says so."""
+    try:
+        loopback = ipaddress.ip_address(config.host).is_loopback
+    except ValueError:
+        loopback = config.host == "localhost"
+    if not loopback and not config.insecure:
+        raise ConfigError(
+            f"host {config.host} can be reached by other machines, in plaintext and without "
+            "tokens; listen on 127.0.0.1, or say --insecure if the network is yours alone"
+        )
+
+
+def _parse_flags(model: type[BaseModel], prog: str, argv: Sequence[str]) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {prog}", description=model.__doc__, allow_abbrev=False,
+        argument_default=argparse.SUPPRESS)  # fmt: skip
+    parser.add_argument("--config", metavar="FILE", help="settings in YAML or TOML")
+    for name, field in model.model_fields.items():
+        flag = f"--{name.replace('_', '-')}"
+        default = "" if field.is_required() else f" (default: {field.default})"
+        text = f"{field.description or ''}{default}".replace("%", "%%")
+        if field.annotation is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
+        else:
+            parser.add_argument(flag, metavar=_metavar(field.annotation), help=text)
+    return vars(parser.parse_args(argv))
+
+
+def _metavar(annotation: Any) -> str:
+    if isinstance(annotation, types.UnionType):
+        annotation = next(a for a in typing.get_args(annotation) if a is not type(None))
+    if typing.get_origin(annotation) is Literal:
+        return "|".join(typing.get_args(annotation))
+    return {int: "N", float: "X", Path: "PATH"}.get(annotation, "TEXT")
+
+
+def _read_file(path: Path, model: type[BaseModel]) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+    except OSError as failure:
+        raise ConfigError(f"can't read {path}: {failure.strerror}") from failure
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, yaml.YAMLError) as failure:
+        raise ConfigError(f"{path} is not valid YAML or TOML: {failure}") from failure
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold settings by name, not {type(values).__name__}")
+    _refuse_unknown((str(key) for key in values), model, str(path))
+    return values
+
+
+def _read_environment(
+    model: type[BaseModel], prog: str, environ: Mapping[str, str]
+) -> dict[str, str]:
+    prefix = f"SHOAL_{prog.upper()}__"
+    values = {
+        key.removeprefix(prefix).lower(): value
+        for key, value in environ.items()
+        if key.startswith(prefix)
+    }
+    _refuse_unknown(values, model, f"the environment ({prefix}...)")
+    return values
+
+
+def _refuse_unknown(names: typing.Iterable[str], model: type[BaseModel], where: str) -> None:
+    unknown = sorted(set(names) - set(model.model_fields))
+    if unknown:
+        known = ", ".join(sorted(model.model_fields))
+        raise ConfigError(f"{where}: unknown setting {', '.join(unknown)}; known are {known}")

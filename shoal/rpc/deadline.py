@@ -1,0 +1,41 @@
+"""Deadlines on the monotonic clock: every wait has one, and every hop passes on what is left."""
+
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+DEFAULT_TIMEOUT_S = 10.0
+
+
+class _Context(Protocol):
+    def time_remaining(self) -> float | None: ...
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Deadline:
+    """A point on `time.monotonic()`, in seconds."""
+
+    at_s: float
+
+    @classmethod
+    def after(cls, seconds: float) -> "Deadline":
+        """The point `seconds` from now."""
+        return cls(time.monotonic() + seconds)
+
+    @classmethod
+    def of(cls, context: _Context, default_s: float = DEFAULT_TIMEOUT_S) -> "Deadline":
+        """The caller's deadline, or `default_s` from now where it set none."""
+        remaining_s = context.time_remaining()
+        # grpc hands out a number near 1e10 where the caller set no deadline
+        if remaining_s is None or remaining_s > 1e9:
+            remaining_s = default_s
+        return cls.after(remaining_s)
+
+    def remaining_s(self) -> float:
+        """Seconds left, never below 0."""
+        return max(0.0, self.at_s - time.monotonic())
+
+    @property
+    def expired(self) -> bool:
+        """Whether nothing is left."""
+        return time.monotonic() >= self.at_s

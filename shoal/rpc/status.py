@@ -1,0 +1,114 @@
+"""Errors on the wire: a ShoalError to google.rpc.Status with its details, and back.
+
+INVALID_ARGUMENT carries BadRequest, overload RetryInfo, a reason ErrorInfo; too little coverage
+also tells gRPC's own retries to stay away (`grpc-retry-pushback-ms: -1`, gRFC A6).
+"""
+
+import contextlib
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from shoal import errors
+from shoal.errors import ShoalError
+
+STATUS_KEY = "grpc-status-details-bin"
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
+DOMAIN = "shoal"
+INSUFFICIENT_COVERAGE = "INSUFFICIENT_COVERAGE"
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+_BY_CODE: dict[grpc.StatusCode, type[ShoalError]] = {
+    cls.code: cls
+    for cls in (
+        errors.NotFoundError,
+        errors.FailedPreconditionError,
+        errors.UnsupportedError,
+        errors.UnavailableError,
+        errors.DeadlineExceededError,
+        errors.CancelledError,
+        errors.UnauthenticatedError,
+        errors.PermissionDeniedError,
+        errors.InternalError,
+    )
+}
+
+
+def to_status(error: ShoalError) -> status_pb2.Status:
+    """The error as google.rpc.Status, with the details that its kind promises."""
+    status = status_pb2.Status(code=error.code.value[0], message=error.message)
+    if isinstance(error, errors.InvalidArgumentError):
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=error.message
+        )
+        status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+    if isinstance(error, errors.OverloadedError):
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(int(error.retry_after_s * 1e9))
+        status.details.add().Pack(retry)
+    reason = error.reason
+    if isinstance(error, errors.InsufficientCoverageError):
+        reason = reason or INSUFFICIENT_COVERAGE
+    if reason:
+        status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN))
+    return status
+
+
+def trailing_metadata(error: ShoalError) -> Metadata:
+    """What goes with the error at the end of a call."""
+    entries: Metadata = ((STATUS_KEY, to_status(error).SerializeToString()),)
+    if isinstance(error, errors.InsufficientCoverageError):
+        entries += ((PUSHBACK_KEY, "-1"),)
+    return entries
+
+
+def error_of(failure: grpc.RpcError, request_id: str = "") -> ShoalError:
+    """The typed error of a failed call, as its server raised it; works for sync and aio calls."""
+    code: grpc.StatusCode = failure.code()
+    message: str = failure.details() or code.name
+    trailing: Any = failure.trailing_metadata() or ()  # pairs, whatever their class
+    packed = next((value for key, value in trailing if key == STATUS_KEY), b"")
+    status = status_pb2.Status(code=code.value[0], message=message)
+    if packed:
+        # another kind of server may put something else there: its code and message remain
+        with contextlib.suppress(DecodeError):
+            status = status_pb2.Status.FromString(packed)
+    return from_status(status, request_id)
+
+
+def from_status(status: status_pb2.Status, request_id: str = "") -> ShoalError:
+    """The typed error of a status."""
+    details = {any_.type_url.rpartition(".")[2]: any_ for any_ in status.details}
+    reason = ""
+    if "ErrorInfo" in details:
+        info = error_details_pb2.ErrorInfo()
+        details["ErrorInfo"].Unpack(info)
+        reason = info.reason
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        bad = error_details_pb2.BadRequest()
+        if "BadRequest" in details:
+            details["BadRequest"].Unpack(bad)
+        field = bad.field_violations[0].field if bad.field_violations else ""
+        return errors.InvalidArgumentError(status.message, field=field, request_id=request_id)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        retry = error_details_pb2.RetryInfo()
+        if "RetryInfo" in details:
+            details["RetryInfo"].Unpack(retry)
+        delay_s = retry.retry_delay.ToNanoseconds() / 1e9
+        return errors.OverloadedError(status.message, retry_after_s=delay_s, request_id=request_id)
+    if reason == INSUFFICIENT_COVERAGE:
+        return errors.InsufficientCoverageError(
+            status.message, request_id=request_id, reason=reason
+        )
+    cls = _BY_CODE.get(code)
+    if cls is None:
+        return errors.InternalError(f"{code.name}: {status.message}", request_id=request_id)
+    return cls(status.message, request_id=request_id, reason=reason)
+
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+assert set(_CODES) == set(code_pb2.Code.values())
