@@ -1,0 +1,1 @@
+"""The router: admit, encode, fan out, merge, fetch, answer."""

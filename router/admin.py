@@ -1,0 +1,91 @@
+"""AdminService over gRPC: what the router sees."""
+
+from typing import Any
+
+import grpc
+
+from router.cluster import EncoderReplica, ShardReplica, State
+from router.registry import Registry, ServedIndex
+from shoal import __version__
+from shoal.errors import UnsupportedError
+from shoal.internal.v1 import admin_pb2 as pb
+from shoal.internal.v1 import admin_pb2_grpc
+
+_STATES = {
+    State.CONNECTING: pb.REPLICA_STATE_CONNECTING,
+    State.HEALTHY: pb.REPLICA_STATE_HEALTHY,
+    State.EJECTED: pb.REPLICA_STATE_EJECTED,
+}
+
+
+class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
+    """The operating door."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    async def GetTopology(
+        self,
+        request: pb.GetTopologyRequest,  # noqa: ARG002 -- gRPC's signature
+        context: grpc.aio.ServicerContext[Any, Any],  # noqa: ARG002 -- gRPC's signature
+    ) -> pb.GetTopologyResponse:
+        """Who serves what, as this router sees it now."""
+        served = self._registry.served
+        return pb.GetTopologyResponse(
+            indexes=[_index(served.indexes[name]) for name in sorted(served.indexes)],
+            encoders=[_encoder(encoder) for encoder in served.encoders],
+            release=__version__,
+        )
+
+    async def ReloadIndex(
+        self,
+        request: pb.ReloadIndexRequest,  # noqa: ARG002 -- gRPC's signature
+        context: grpc.aio.ServicerContext[Any, Any],  # noqa: ARG002 -- gRPC's signature
+    ) -> pb.ReloadIndexResponse:
+        """Not served by this release: a new version needs `shoal down` and `shoal up`."""
+        raise UnsupportedError("this release doesn't reload a running index; restart the cluster")
+
+    async def Announce(
+        self,
+        request: pb.AnnounceRequest,  # noqa: ARG002 -- gRPC's signature
+        context: grpc.aio.ServicerContext[Any, Any],  # noqa: ARG002 -- gRPC's signature
+    ) -> pb.AnnounceResponse:
+        """Not served by this release: the topology file says who serves what."""
+        raise UnsupportedError("this release takes its replicas from the topology file alone")
+
+
+def _index(index: ServedIndex) -> pb.IndexTopology:
+    known = index.described
+    n_live = known.n_live_by_shard if known else (0,) * len(index.shards)
+    return pb.IndexTopology(
+        index=index.name,
+        version=index.version,
+        shards=[
+            pb.ShardTopology(
+                shard=shard, n_live=n_live[shard], replicas=[_shard_replica(r) for r in replicas]
+            )
+            for shard, replicas in enumerate(index.shards)
+        ],
+    )
+
+
+def _shard_replica(replica: ShardReplica) -> pb.ShardReplica:
+    return pb.ShardReplica(
+        address=replica.address,
+        state=_STATES[replica.health.state],
+        versions=sorted(replica.versions),
+        in_flight=replica.searches.in_flight + replica.passages.in_flight,
+        queued=replica.searches.n_waiting,
+        detail=replica.health.detail,
+    )
+
+
+def _encoder(encoder: EncoderReplica) -> pb.EncoderReplica:
+    contract = encoder.health.description
+    return pb.EncoderReplica(
+        address=encoder.address,
+        state=_STATES[encoder.health.state],
+        question_fingerprint=encoder.question_fingerprint,
+        model=contract.model if contract else "",
+        detail=encoder.health.detail,
+    )

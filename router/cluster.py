@@ -1,0 +1,228 @@
+"""The processes behind the router: a connection, its lanes and its health, for each replica.
+
+`Replica` watches itself: what it serves is asked for again and again, more often while it can't be
+reached. A call that fails to reach it ejects it at once; the next check that succeeds brings it
+back. Knows nothing of queries; `fanout` decides who is asked.
+"""
+
+import asyncio
+import enum
+import logging
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from router.config import RouterConfig
+from router.encoder_client import Encoded, EncoderClient
+from router.lane import Lane
+from router.shard_client import (
+    PassageColumns,
+    PassageJob,
+    SearchSettings,
+    ShardClient,
+    ShardReply,
+)
+from router.topology import IndexVersion
+from shoal.contract import EncoderContract
+from shoal.errors import CancelledError, ShoalError, UnavailableError
+from shoal.rpc import metrics
+from shoal.vectors import Matrix
+
+logger = logging.getLogger(__name__)
+
+_DESCRIBE_TIMEOUT_S = 2.0
+
+Description = TypeVar("Description")
+Told_co = TypeVar("Told_co", covariant=True)
+Reply = TypeVar("Reply")
+
+
+class State(enum.Enum):
+    """Whether a replica is used."""
+
+    CONNECTING = "connecting"
+    HEALTHY = "healthy"
+    EJECTED = "ejected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health(Generic[Description]):
+    """What was last seen of a replica; replaced as a whole."""
+
+    state: State = State.CONNECTING
+    description: Description | None = None
+    detail: str = ""
+
+
+class Describing(Protocol[Told_co]):
+    """A client that can ask its process what it serves."""
+
+    address: str
+
+    async def describe(self, timeout_s: float) -> Told_co:
+        """Asks. Raises ShoalError."""
+        ...
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        ...
+
+
+class Replica(Generic[Description]):
+    """One process, watched; base of shard and encoder replicas."""
+
+    def __init__(
+        self, client: Describing[Description], config: RouterConfig, tasks: asyncio.TaskGroup
+    ) -> None:
+        self._client = client
+        self._config = config
+        self.health: Health[Description] = Health()
+        self.checked = asyncio.Event()
+        self._watch = tasks.create_task(self._watch_forever())
+
+    @property
+    def address(self) -> str:
+        """host:port."""
+        return self._client.address
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is healthy."""
+        return self.health.state is State.HEALTHY
+
+    def eject(self, detail: str) -> None:
+        """Leaves it out until a check succeeds."""
+        if self.health.state is not State.EJECTED:
+            logger.warning("%s is left out: %s", self.address, detail)
+        self.health = Health(
+            state=State.EJECTED, description=self.health.description, detail=detail
+        )
+
+    def note(self, failure: Exception) -> None:
+        """Ejects it where a call's failure says that the process can't be reached."""
+        if isinstance(failure, UnavailableError | CancelledError):
+            self.eject(str(failure))
+
+    async def close(self) -> None:
+        """Stops watching and closes the connection."""
+        self._watch.cancel()
+        await self._client.close()
+
+    async def _watch_forever(self) -> None:
+        while True:
+            await self._check()
+            self.checked.set()
+            await asyncio.sleep(self._config.check_s if self.usable else self._config.recheck_s)
+
+    async def _check(self) -> None:
+        try:
+            description = await self._client.describe(_DESCRIBE_TIMEOUT_S)
+        except ShoalError as failure:
+            self.eject(failure.message)
+            return
+        if not self.usable:
+            logger.info("%s is healthy", self.address)
+        self.health = Health(state=State.HEALTHY, description=description)
+
+
+ShardDescription = tuple[int, dict[int, IndexVersion]]
+
+
+class ShardReplica(Replica[ShardDescription]):
+    """One shard server and the two lanes before it: searches and passages."""
+
+    def __init__(
+        self, address: str, shard: int, config: RouterConfig, tasks: asyncio.TaskGroup
+    ) -> None:
+        self.shard = shard
+        self._shard_client = ShardClient(address, inline_hits=config.inline_hits)
+        super().__init__(self._shard_client, config, tasks)
+        batch_size = metrics.BATCH_SIZE.labels("router_shard")
+        self.searches: Lane[tuple[SearchSettings, Matrix], ShardReply] = Lane(
+            self._search,
+            tasks=tasks,
+            max_cost=config.max_batch_cost,
+            on_batch=batch_size.observe,
+        )
+        self.passages: Lane[tuple[SearchSettings, PassageJob], PassageColumns] = Lane(
+            self._get_passages,
+            tasks=tasks,
+            max_cost=config.max_batch_cost,
+            on_batch=metrics.BATCH_SIZE.labels("router_passages").observe,
+        )
+        self._count = {
+            code: metrics.SHARD_REQUESTS.labels(str(shard), code) for code in ("OK", "FAILED")
+        }
+
+    @property
+    def load(self) -> int:
+        """Queries queued or under way."""
+        return self.searches.load
+
+    @property
+    def versions(self) -> dict[int, IndexVersion]:
+        """What it has open, as far as known."""
+        return self.health.description[1] if self.health.description else {}
+
+    async def _search(
+        self, jobs: Sequence[tuple[SearchSettings, Matrix]], timeout_s: float
+    ) -> Sequence[ShardReply]:
+        settings = jobs[0][0]
+        matrices = [matrix for _, matrix in jobs]
+        return await self._counted(self._shard_client.search(settings, matrices, timeout_s))
+
+    async def _get_passages(
+        self, jobs: Sequence[tuple[SearchSettings, PassageJob]], timeout_s: float
+    ) -> Sequence[PassageColumns]:
+        settings = jobs[0][0]
+        places = [job for _, job in jobs]
+        return await self._counted(self._shard_client.passages(settings, places, timeout_s))
+
+    async def _counted(self, call: Awaitable[Sequence[Reply]]) -> Sequence[Reply]:
+        try:
+            replies = await call
+        except ShoalError as failure:
+            self._count["FAILED"].inc()
+            self.note(failure)
+            raise
+        self._count["OK"].inc()
+        return replies
+
+
+class EncoderReplica(Replica[EncoderContract]):
+    """One encoder service and the lane before it."""
+
+    def __init__(self, address: str, config: RouterConfig, tasks: asyncio.TaskGroup) -> None:
+        self._encoder_client = EncoderClient(address)
+        super().__init__(self._encoder_client, config, tasks)
+        self.lane: Lane[tuple[str, int, Sequence[str]], Encoded] = Lane(
+            self._encode,
+            tasks=tasks,
+            max_cost=config.max_batch_texts,
+            on_batch=metrics.BATCH_SIZE.labels("router_encoder").observe,
+        )
+
+    @property
+    def load(self) -> int:
+        """Texts queued or under way."""
+        return self.lane.load
+
+    @property
+    def question_fingerprint(self) -> str:
+        """The question tower's, as far as known."""
+        return self.health.description.question.fingerprint if self.health.description else ""
+
+    async def _encode(
+        self, jobs: Sequence[tuple[str, int, Sequence[str]]], timeout_s: float
+    ) -> Sequence[Encoded]:
+        fingerprint, priority, _ = jobs[0]
+        try:
+            encoded = await self._encoder_client.encode(
+                fingerprint, priority, [texts for _, _, texts in jobs], timeout_s
+            )
+        except ShoalError as failure:
+            metrics.ENCODER_REQUESTS.labels(failure.code.name).inc()
+            self.note(failure)
+            raise
+        metrics.ENCODER_REQUESTS.labels("OK").inc()
+        return encoded

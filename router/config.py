@@ -1,0 +1,27 @@
+"""The router's settings."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from shoal.config import ProcessConfig
+
+
+class RouterConfig(ProcessConfig):
+    """Settings of `python -m router`."""
+
+    topology: Path = Field(description="JSON file that says who serves what; watched for changes")
+    max_queries: int = Field(
+        16_384, ge=1, description="queries under way at once; more are refused as overload"
+    )
+    max_batch_cost: int = Field(
+        65_536, ge=1, description="queries x n_probe that travel to a shard in one call"
+    )
+    max_batch_texts: int = Field(
+        256, ge=1, le=1024, description="texts that travel to an encoder in one call"
+    )
+    inline_hits: int = Field(
+        64, ge=0, description="queries x k up to which a shard sends text with its hits"
+    )
+    check_s: float = Field(1.0, gt=0, description="seconds between checks of a healthy replica")
+    recheck_s: float = Field(0.2, gt=0, description="seconds between checks of one that is not")

@@ -1,0 +1,65 @@
+"""Talks to one encoder service: texts to vectors. The wire ends here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+import numpy as np
+
+from shoal import vectors
+from shoal.contract import EncoderContract, from_proto
+from shoal.rpc.channel import open_channel
+from shoal.rpc.status import error_of
+from shoal.v1 import encoder_pb2 as pb
+from shoal.v1 import encoder_pb2_grpc
+from shoal.vectors import Matrix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """Vectors of one job's texts: float32 (n, dim), and which texts were cut."""
+
+    query_vectors: Matrix
+    truncated: tuple[bool, ...]
+
+
+class EncoderClient:
+    """One encoder service."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._channel = open_channel(address)
+        self._stub = encoder_pb2_grpc.EncoderServiceStub(self._channel)
+
+    async def encode(
+        self, fingerprint: str, priority: int, jobs: Sequence[Sequence[str]], timeout_s: float
+    ) -> list[Encoded]:
+        """The vectors of each job's questions, from one call. Raises ShoalError."""
+        request = pb.EncodeRequest(
+            texts=[text for texts in jobs for text in texts],
+            role=pb.ENCODE_ROLE_QUERY,
+            expected_fingerprint=fingerprint,
+            priority=priority,  # type: ignore[arg-type]
+        )
+        try:
+            reply = await self._stub.Encode(request, timeout=timeout_s)
+        except grpc.RpcError as failure:
+            raise error_of(failure) from failure
+        matrix = vectors.from_proto(reply.vectors, "vectors")
+        stops = np.cumsum([len(texts) for texts in jobs]).tolist()
+        return [
+            Encoded(query_vectors=matrix[a:b], truncated=tuple(reply.truncated[a:b]))
+            for a, b in zip([0, *stops], stops, strict=False)
+        ]
+
+    async def describe(self, timeout_s: float) -> EncoderContract:
+        """The encoder's contract. Raises ShoalError."""
+        try:
+            reply = await self._stub.GetEncoder(pb.GetEncoderRequest(), timeout=timeout_s)
+        except grpc.RpcError as failure:
+            raise error_of(failure) from failure
+        return from_proto(reply.contract, reply.model)
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._channel.close()

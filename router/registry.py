@@ -1,0 +1,197 @@
+"""What this router serves now: the topology file, watched, and the replicas that it names.
+
+The state is one immutable `Served`, replaced as a whole; a search takes it once and keeps it. The
+connections of replicas that a new topology still names are kept.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from router.cluster import EncoderReplica, ShardReplica
+from router.config import RouterConfig
+from router.topology import IndexVersion, Topology, parse_topology
+from shoal.errors import (
+    ConfigError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnavailableError,
+)
+from shoal.rpc import metrics
+
+logger = logging.getLogger(__name__)
+
+_WATCH_S = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedIndex:
+    """An index's pinned version and its replicas by shard number."""
+
+    name: str
+    version: int
+    shards: tuple[tuple[ShardReplica, ...], ...]
+
+    @property
+    def described(self) -> IndexVersion | None:
+        """What the index is, as any replica tells that has the pinned version open."""
+        for replica in (r for replicas in self.shards for r in replicas):
+            if (known := replica.versions.get(self.version)) is not None:
+                return known
+        return None
+
+    def coverage(self) -> float:
+        """The share of the live passages that healthy replicas hold; 0.0 while nothing is known."""
+        known = self.described
+        if known is None:
+            return 0.0
+        return known.coverage({i for i, rs in enumerate(self.shards) if any(r.usable for r in rs)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """Everything served: replaced, never changed."""
+
+    indexes: Mapping[str, ServedIndex] = field(default_factory=dict)
+    encoders: tuple[EncoderReplica, ...] = ()
+
+    def index(self, name: str) -> ServedIndex:
+        """The index of this name, or the only one where the name is empty.
+
+        Raises:
+            InvalidArgumentError: no name, and not exactly one index.
+            NotFoundError: no such index.
+        """
+        if not name:
+            if len(self.indexes) != 1:
+                names = ", ".join(sorted(self.indexes)) or "none"
+                raise InvalidArgumentError(f"name an index; served are: {names}", field="index")
+            return next(iter(self.indexes.values()))
+        found = self.indexes.get(name)
+        if found is None:
+            raise NotFoundError(f"no index {name[:64]!r} here")
+        return found
+
+
+def describe(index: ServedIndex) -> IndexVersion:
+    """What the index is.
+
+    Raises:
+        UnavailableError: no shard server has been reached yet.
+        FailedPreconditionError: its shard servers disagree with the topology.
+    """
+    known = index.described
+    if known is None:
+        raise UnavailableError(f"no shard of index {index.name} version {index.version} is there")
+    if known.name != index.name or len(known.n_live_by_shard) != len(index.shards):
+        raise FailedPreconditionError(
+            f"the topology names index {index.name} with {len(index.shards)} shards, but its shard "
+            f"servers serve {known.name} with {len(known.n_live_by_shard)}"
+        )
+    return known
+
+
+class Registry:
+    """Keeps `served` true to the topology file; use as an async context manager."""
+
+    def __init__(self, config: RouterConfig) -> None:
+        self._config = config
+        self._path = Path(config.topology)
+        self._stack = contextlib.AsyncExitStack()
+        self._shard_replicas: dict[tuple[str, int], ShardReplica] = {}
+        self._encoder_replicas: dict[str, EncoderReplica] = {}
+        self._seen: tuple[int, int] | None = None
+        self.served = Served()
+
+    async def __aenter__(self) -> Self:
+        self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
+        try:
+            self._apply(await asyncio.to_thread(self._read))
+        except BaseException:
+            await self._close()
+            raise
+        self._watcher = self._tasks.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._watcher.cancel()
+        await self._close()
+
+    async def _close(self) -> None:
+        for replica in self._replicas():
+            await replica.close()
+        await self._stack.aclose()
+
+    def _replicas(self) -> list[ShardReplica | EncoderReplica]:
+        return [*self._shard_replicas.values(), *self._encoder_replicas.values()]
+
+    async def ready(self) -> None:
+        """Returns when every replica was asked once, whatever it answered."""
+        for replica in self._replicas():
+            await replica.checked.wait()
+
+    def _read(self) -> Topology:
+        try:
+            stat = self._path.stat()
+            topology = parse_topology(self._path.read_text(encoding="utf-8"), str(self._path))
+        except OSError as failure:
+            raise ConfigError(f"can't read topology {self._path}: {failure.strerror}") from failure
+        self._seen = (stat.st_mtime_ns, stat.st_ino)
+        return topology
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            try:
+                stat = await asyncio.to_thread(self._path.stat)
+                if (stat.st_mtime_ns, stat.st_ino) != self._seen:
+                    self._apply(await asyncio.to_thread(self._read))
+                    await self._close_unnamed()
+                    logger.info("topology read again")
+            except (OSError, ConfigError) as failure:
+                logger.warning("topology kept as it was: %s", failure)
+
+    def _apply(self, topology: Topology) -> None:
+        indexes = {
+            spec.name: ServedIndex(
+                name=spec.name,
+                version=spec.version,
+                shards=tuple(
+                    tuple(self._shard_replica(address, shard) for address in addresses)
+                    for shard, addresses in enumerate(spec.shards)
+                ),
+            )
+            for spec in topology.indexes
+        }
+        encoders = tuple(self._encoder_replica(address) for address in topology.encoders)
+        self.served = Served(indexes=indexes, encoders=encoders)
+        for index in indexes.values():
+            metrics.INDEX_VERSION.labels(index.name).set(index.version)
+            metrics.COVERAGE.labels(index.name).set_function(index.coverage)
+
+    def _shard_replica(self, address: str, shard: int) -> ShardReplica:
+        key = (address, shard)
+        if key not in self._shard_replicas:
+            self._shard_replicas[key] = ShardReplica(address, shard, self._config, self._tasks)
+        return self._shard_replicas[key]
+
+    def _encoder_replica(self, address: str) -> EncoderReplica:
+        if address not in self._encoder_replicas:
+            self._encoder_replicas[address] = EncoderReplica(address, self._config, self._tasks)
+        return self._encoder_replicas[address]
+
+    async def _close_unnamed(self) -> None:
+        indexes = self.served.indexes.values()
+        named = {id(r) for index in indexes for replicas in index.shards for r in replicas}
+        named |= {id(encoder) for encoder in self.served.encoders}
+        for key, shard_replica in list(self._shard_replicas.items()):
+            if id(shard_replica) not in named:
+                await self._shard_replicas.pop(key).close()
+        for address, encoder_replica in list(self._encoder_replicas.items()):
+            if id(encoder_replica) not in named:
+                await self._encoder_replicas.pop(address).close()

@@ -1,0 +1,145 @@
+"""SearchService over gRPC: convert, search, convert."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from router import reply
+from router.admission import Admission
+from router.query import resolve
+from router.registry import Registry, describe
+from router.search import Searcher, Timings
+from shoal.errors import InvalidArgumentError, ShoalError
+from shoal.rpc import metrics
+from shoal.rpc.deadline import DEFAULT_TIMEOUT_S, Deadline
+from shoal.rpc.interceptor import as_shoal_error
+from shoal.rpc.request_id import current_request_id
+from shoal.rpc.status import to_status
+from shoal.v1 import search_pb2 as pb
+from shoal.v1 import search_pb2_grpc
+
+MAX_STREAM_ITEMS = 256
+"""Items of one stream under way at once; the stream is read on as they end."""
+
+MAX_TIMEOUT_MS = 600_000
+
+_STAGES = {
+    name: metrics.STAGE_SECONDS.labels(name) for name in ("encode", "search", "merge", "fetch")
+}
+
+
+class SearchServicer(search_pb2_grpc.SearchServiceServicer):
+    """The public door."""
+
+    def __init__(self, registry: Registry, searcher: Searcher, admission: Admission) -> None:
+        self._registry = registry
+        self._searcher = searcher
+        self._admission = admission
+
+    async def Search(
+        self, request: pb.SearchRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.SearchResponse:
+        """Answers one request."""
+        return await self._answer(request, Deadline.of(context))
+
+    async def StreamSearch(
+        self,
+        request_iterator: AsyncIterator[pb.StreamSearchRequest],
+        context: grpc.aio.ServicerContext[Any, Any],  # noqa: ARG002 -- gRPC's signature
+    ) -> AsyncIterator[pb.StreamSearchResponse]:
+        """Answers items as they come ready."""
+        answers: asyncio.Queue[pb.StreamSearchResponse | None] = asyncio.Queue()
+        room = asyncio.Semaphore(MAX_STREAM_ITEMS)
+
+        async def answer(item: pb.StreamSearchRequest) -> None:
+            try:
+                answers.put_nowait(await self._answer_item(item))
+            finally:
+                room.release()
+
+        async def read() -> None:
+            try:
+                async with asyncio.TaskGroup() as items:
+                    async for item in request_iterator:
+                        await room.acquire()
+                        items.create_task(answer(item))
+            finally:
+                answers.put_nowait(None)
+
+        async with asyncio.TaskGroup() as stream:
+            reading = stream.create_task(read())
+            try:
+                while (response := await answers.get()) is not None:
+                    yield response
+            finally:
+                reading.cancel()
+
+    async def ListIndexes(
+        self,
+        request: pb.ListIndexesRequest,  # noqa: ARG002 -- gRPC's signature
+        context: grpc.aio.ServicerContext[Any, Any],  # noqa: ARG002 -- gRPC's signature
+    ) -> pb.ListIndexesResponse:
+        """Names the indexes that are known; one without a reachable shard is left out."""
+        indexes = sorted(self._registry.served.indexes.values(), key=lambda index: index.name)
+        known = [(index, index.described) for index in indexes]
+        return pb.ListIndexesResponse(
+            indexes=[reply.to_index(index, told) for index, told in known if told is not None]
+        )
+
+    async def GetIndex(
+        self,
+        request: pb.GetIndexRequest,
+        context: grpc.aio.ServicerContext[Any, Any],  # noqa: ARG002 -- gRPC's signature
+    ) -> pb.GetIndexResponse:
+        """Describes one index."""
+        index = self._registry.served.index(request.index)
+        return pb.GetIndexResponse(index=reply.to_index(index, describe(index)))
+
+    async def _answer(self, request: pb.SearchRequest, deadline: Deadline) -> pb.SearchResponse:
+        begun_s = time.perf_counter()
+        served = self._registry.served
+        index = served.index(request.index)
+        query = resolve(request, describe(index))
+        with self._admission.admit(query.n_queries):
+            queue_s = time.perf_counter() - begun_s
+            found = await self._searcher.search(query, served, index, deadline)
+            metrics.QUERIES.inc(query.n_queries)
+            _observe(found.timings)
+            clocked = reply.Clocked(queue_s=queue_s, total_s=time.perf_counter() - begun_s)
+            response = reply.to_response(query, found, clocked)
+        response.request_id = current_request_id()
+        return response
+
+    async def _answer_item(self, item: pb.StreamSearchRequest) -> pb.StreamSearchResponse:
+        try:
+            deadline = _item_deadline(item)
+            response = await self._answer(item.request, deadline)
+            return pb.StreamSearchResponse(item_id=item.item_id, response=response)
+        except ShoalError as error:
+            return pb.StreamSearchResponse(item_id=item.item_id, status=to_status(error))
+        except Exception as failure:  # noqa: BLE001 -- an item's fault must not end the stream
+            status = to_status(as_shoal_error(failure))
+            return pb.StreamSearchResponse(item_id=item.item_id, status=status)
+
+
+def _item_deadline(item: pb.StreamSearchRequest) -> Deadline:
+    if not 1 <= len(item.item_id.encode()) <= 128:
+        raise InvalidArgumentError("item_id must have 1 to 128 bytes", field="item_id")
+    if not item.HasField("timeout_ms"):
+        return Deadline.after(DEFAULT_TIMEOUT_S)
+    if not 1 <= item.timeout_ms <= MAX_TIMEOUT_MS:
+        raise InvalidArgumentError(
+            f"timeout_ms is {item.timeout_ms}; it must be 1 to {MAX_TIMEOUT_MS}",
+            field="timeout_ms",
+        )
+    return Deadline.after(item.timeout_ms / 1e3)
+
+
+def _observe(timings: Timings) -> None:
+    _STAGES["encode"].observe(timings.encode_s)
+    _STAGES["search"].observe(timings.search_s)
+    _STAGES["merge"].observe(timings.merge_s)
+    _STAGES["fetch"].observe(timings.fetch_s)

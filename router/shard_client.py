@@ -1,0 +1,260 @@
+"""Talks to one shard server: jobs to messages, messages to values. The wire ends here.
+
+A reply that breaks the contract (sizes that disagree, scores out of order, NaN) is refused as
+InvalidReplyError, so that it can never be merged.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from router.merge import ShardHits
+from router.topology import IndexVersion, OperatingPoint
+from shoal import vectors
+from shoal.errors import ShoalError
+from shoal.internal.v1 import shard_pb2 as pb
+from shoal.internal.v1 import shard_pb2_grpc
+from shoal.rpc.channel import open_channel
+from shoal.rpc.status import error_of
+from shoal.v1 import search_pb2
+from shoal.vectors import Matrix
+
+
+class InvalidReplyError(ShoalError):
+    """A shard's reply broke the contract."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSettings:
+    """What every query of a shared call agrees in."""
+
+    index: str
+    version: int
+    k: int
+    n_probe: int
+    candidates: int
+    exact: bool
+    priority: int
+    fields: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextColumn:
+    """Texts laid end to end: text i is data[offsets[i]:offsets[i + 1]] in UTF-8."""
+
+    data: bytes
+    offsets: npt.NDArray[np.uint32]
+
+    def slice(self, start: int, stop: int) -> "TextColumn":
+        """Texts start to stop, over the same bytes."""
+        return TextColumn(data=self.data, offsets=self.offsets[start : stop + 1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassageColumns:
+    """Passages as columns; one that was not asked for is None."""
+
+    ids: TextColumn
+    titles: TextColumn | None
+    texts: TextColumn | None
+    metadata: Sequence[pb.Metadata]
+
+    def slice(self, start: int, stop: int) -> "PassageColumns":
+        """Passages start to stop, over the same bytes."""
+        return PassageColumns(
+            ids=self.ids.slice(start, stop),
+            titles=self.titles and self.titles.slice(start, stop),
+            texts=self.texts and self.texts.slice(start, stop),
+            metadata=self.metadata[start:stop],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardReply:
+    """One job's share of a shard's answer; `passages` are its hits', without the fillers."""
+
+    hits: ShardHits
+    is_exact: bool
+    arrived_s: float
+    """On `time.perf_counter()`."""
+    passages: PassageColumns | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassageJob:
+    """Places of passages: (n,) segments and rows."""
+
+    segments: npt.NDArray[np.uint32]
+    rows: npt.NDArray[np.uint32]
+
+
+class ShardClient:
+    """One shard server."""
+
+    def __init__(self, address: str, *, inline_hits: int) -> None:
+        """`inline_hits`: queries x k up to which passages come along with the hits."""
+        self.address = address
+        self._inline_hits = inline_hits
+        self._channel = open_channel(address)
+        self._stub = shard_pb2_grpc.ShardServiceStub(self._channel)
+
+    async def search(
+        self, settings: SearchSettings, query_vectors: Sequence[Matrix], timeout_s: float
+    ) -> list[ShardReply]:
+        """One reply for each (n_i, dim) matrix of `query_vectors`, from one call.
+
+        Raises:
+            ShoalError: the call's failure.
+            InvalidReplyError: a reply that can't be true.
+        """
+        n_queries = sum(map(len, query_vectors))
+        request = pb.SearchShardRequest(
+            index=settings.index,
+            version=settings.version,
+            query_vectors=vectors.to_proto(np.concatenate(query_vectors)),
+            k=settings.k,
+            n_probe=settings.n_probe,
+            candidates=settings.candidates,
+            exact=settings.exact,
+            priority=settings.priority,  # type: ignore[arg-type]
+        )
+        if n_queries * settings.k <= self._inline_hits or not settings.fields:
+            request.inline_fields.paths.extend(["id", *sorted(settings.fields)])
+        try:
+            reply = await self._stub.SearchShard(request, timeout=timeout_s)
+        except grpc.RpcError as failure:
+            raise error_of(failure) from failure
+        return _split(reply, settings, [len(matrix) for matrix in query_vectors])
+
+    async def passages(
+        self, settings: SearchSettings, jobs: Sequence[PassageJob], timeout_s: float
+    ) -> list[PassageColumns]:
+        """The passages of each job, from one call; errors as `search`."""
+        request = pb.GetPassagesRequest(
+            index=settings.index,
+            version=settings.version,
+            segments=np.concatenate([job.segments for job in jobs]).astype("<u4").tobytes(),
+            rows=np.concatenate([job.rows for job in jobs]).astype("<u4").tobytes(),
+            fields=FieldMask(paths=["id", *sorted(settings.fields)]),
+        )
+        try:
+            reply = await self._stub.GetPassages(request, timeout=timeout_s)
+        except grpc.RpcError as failure:
+            raise error_of(failure) from failure
+        stops = np.cumsum([len(job.rows) for job in jobs]).tolist()
+        columns = _columns(reply.passages, stops[-1])
+        return [columns.slice(a, b) for a, b in zip([0, *stops], stops, strict=False)]
+
+    async def describe(self, timeout_s: float) -> tuple[int, dict[int, IndexVersion]]:
+        """The shard's number and the versions that it has open. Raises ShoalError."""
+        try:
+            reply = await self._stub.GetShard(pb.GetShardRequest(), timeout=timeout_s)
+        except grpc.RpcError as failure:
+            raise error_of(failure) from failure
+        return reply.shard, {v.version: _index_version(reply.index, v) for v in reply.versions}
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._channel.close()
+
+
+def _split(
+    reply: pb.SearchShardResponse, settings: SearchSettings, sizes: Sequence[int]
+) -> list[ShardReply]:
+    hits = _checked_hits(reply, settings, sum(sizes))
+    is_exact = reply.accuracy == search_pb2.ACCURACY_EXACT
+    columns: PassageColumns | None = None
+    hit_stops = np.cumsum(np.count_nonzero(hits.ordinals >= 0, axis=1))
+    if reply.HasField("passages"):
+        columns = _columns(reply.passages, int(hit_stops[-1]))
+    replies, start, hit_start = [], 0, 0
+    arrived_s = time.perf_counter()
+    for size in sizes:
+        stop, hit_stop = start + size, int(hit_stops[start + size - 1])
+        part = ShardHits(
+            ordinals=hits.ordinals[start:stop],
+            segments=hits.segments[start:stop],
+            rows=hits.rows[start:stop],
+            scores=hits.scores[start:stop],
+        )
+        passages = columns and columns.slice(hit_start, hit_stop)
+        replies.append(
+            ShardReply(hits=part, is_exact=is_exact, arrived_s=arrived_s, passages=passages)
+        )
+        start, hit_start = stop, hit_stop
+    return replies
+
+
+def _checked_hits(
+    reply: pb.SearchShardResponse, settings: SearchSettings, n_queries: int
+) -> ShardHits:
+    if reply.version != settings.version:
+        raise InvalidReplyError(f"version {reply.version} instead of {settings.version}")
+    if reply.n_queries != n_queries or reply.width > settings.k:
+        raise InvalidReplyError(
+            f"{reply.n_queries} x {reply.width} hits for {n_queries} queries of k={settings.k}"
+        )
+    shape = (n_queries, reply.width)
+    try:
+        hits = ShardHits(
+            ordinals=np.frombuffer(reply.ordinals, dtype="<i8").reshape(shape),
+            segments=np.frombuffer(reply.segments, dtype="<u4").reshape(shape),
+            rows=np.frombuffer(reply.rows, dtype="<u4").reshape(shape),
+            scores=np.frombuffer(reply.scores, dtype="<f4").reshape(shape),
+        )
+    except ValueError as failure:
+        raise InvalidReplyError(f"columns that are not {shape[0]} x {shape[1]}") from failure
+    present = hits.ordinals >= 0
+    if not np.isfinite(hits.scores[present]).all():
+        raise InvalidReplyError("scores that are not finite")
+    falling = hits.scores[:, :-1] >= hits.scores[:, 1:]
+    if not (falling | ~present[:, 1:]).all() or (present[:, 1:] & ~present[:, :-1]).any():
+        raise InvalidReplyError("hits that are not in order")
+    return hits
+
+
+def _columns(message: pb.PassageColumns, n_passages: int) -> PassageColumns:
+    if message.metadata and len(message.metadata) != n_passages:
+        raise InvalidReplyError(f"metadata of {len(message.metadata)} passages for {n_passages}")
+    return PassageColumns(
+        ids=_text_column(message.ids, n_passages),
+        titles=_text_column(message.titles, n_passages) if message.HasField("titles") else None,
+        texts=_text_column(message.texts, n_passages) if message.HasField("texts") else None,
+        metadata=message.metadata,
+    )
+
+
+def _text_column(message: pb.TextColumn, n_texts: int) -> TextColumn:
+    if len(message.offsets) != 4 * (n_texts + 1):
+        raise InvalidReplyError(f"{len(message.offsets)} bytes of offsets for {n_texts} texts")
+    offsets = np.frombuffer(message.offsets, dtype="<u4")
+    if offsets[-1] > len(message.data) or (offsets[1:] < offsets[:-1]).any():
+        raise InvalidReplyError("text offsets that are not in order")
+    return TextColumn(data=message.data, offsets=offsets)
+
+
+def _index_version(index: str, message: pb.ShardVersion) -> IndexVersion:
+    point_fields = [
+        OperatingPoint(n_probe=p.n_probe, oversample=p.oversample, recall=p.recall, k=p.k)
+        for p in message.operating_points
+    ]
+    return IndexVersion(
+        name=index,
+        version=message.version,
+        dim=message.dim,
+        recipe=message.recipe,
+        score_kind=message.score_kind,
+        n_lists=message.n_lists,
+        default_n_probe=message.default_n_probe,
+        default_oversample=message.default_oversample,
+        n_live_by_shard=tuple(message.n_live_by_shard),
+        question_fingerprint=message.contract.question.fingerprint,
+        encoder_model=message.encoder_model,
+        operating_points=tuple(point_fields),
+        created_at_ns=message.create_time.ToNanoseconds(),
+    )

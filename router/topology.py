@@ -1,0 +1,89 @@
+"""Who should serve what, as values: the topology file, and what an index is.
+
+Pure: no sockets, no clocks. The file's form:
+{"format": 1,
+ "indexes": [{"name": "books", "version": 3, "shards": [["10.0.0.1:5001", "10.0.0.2:5001"], …]}],
+ "encoders": ["10.0.0.3:5001"]}
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shoal.errors import ConfigError
+
+
+class IndexTopology(BaseModel):
+    """An index's version and, by shard, the addresses of its replicas."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9_-]{1,64}$")
+    version: int = Field(ge=1)
+    shards: tuple[tuple[str, ...], ...] = Field(min_length=1)
+
+
+class Topology(BaseModel):
+    """Everything that a router serves; replaced as a whole."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = Field(1, ge=1, le=1)
+    indexes: tuple[IndexTopology, ...] = ()
+    encoders: tuple[str, ...] = ()
+
+
+def parse_topology(text: str, source: str) -> Topology:
+    """Reads a topology file's text; `source` is its name for refusals.
+
+    Raises:
+        ConfigError: naming the field that is wrong.
+    """
+    try:
+        return Topology.model_validate_json(text)
+    except ValidationError as failure:
+        fault = failure.errors()[0]
+        field = ".".join(str(part) for part in fault["loc"])
+        raise ConfigError(f"{source}: topology {field or 'file'}: {fault['msg']}") from failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatingPoint:
+    """A measured setting: its recall at k against exact search."""
+
+    n_probe: int
+    oversample: float
+    recall: float
+    k: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexVersion:
+    """What a router knows of one version of an index; every shard tells the same."""
+
+    name: str
+    version: int
+    dim: int
+    recipe: str
+    score_kind: int
+    n_lists: int
+    default_n_probe: int
+    default_oversample: float
+    n_live_by_shard: tuple[int, ...]
+    question_fingerprint: str
+    encoder_model: str
+    operating_points: tuple[OperatingPoint, ...]
+    created_at_ns: int
+
+    @cached_property
+    def n_live(self) -> int:
+        """Live passages of all shards."""
+        return sum(self.n_live_by_shard)
+
+    def coverage(self, shards: Mapping[int, object] | set[int]) -> float:
+        """The share of the live passages that these shards hold; 1.0 for an empty index."""
+        if not self.n_live:
+            return 1.0
+        return sum(self.n_live_by_shard[shard] for shard in shards) / self.n_live
