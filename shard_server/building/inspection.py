@@ -1,0 +1,95 @@
+"""Describe an index: `shoal index inspect`.
+
+Rule: JSON-ready values, nothing read whose checksum doesn't hold, nothing changed.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shard_server.building.vectors import read_index
+from shoal.contract import EncoderContract
+from shoal.formats.manifest import (
+    FileEntry,
+    Segment,
+    Shard,
+    check_file,
+    list_versions,
+    load_manifest,
+    read_current,
+)
+
+_FILE_KINDS = ("index", "vectors", "passages", "ids")
+
+
+def inspect_index(index_dir: Path, version: int | None = None) -> dict[str, Any]:
+    """What one version is made of; None means the live version.
+
+    Raises:
+        IndexFormatError: a manifest or compressed index that can't be read or was altered.
+    """
+    manifest = load_manifest(index_dir, version)
+    apart = {"shards", "trained", "encoder", "partition", "format", "min_reader"}
+    return {
+        **manifest.model_dump(mode="json", exclude=apart),
+        "current": read_current(index_dir).version,
+        "versions": list(list_versions(index_dir)),
+        "n_shards": manifest.partition.n_shards,
+        "n_bytes": sum(entry.n_bytes for entry in manifest.entries()),
+        "encoder": _describe_encoder(manifest.encoder),
+        "shards": [
+            {
+                "shard": number,
+                "n_rows": shard.n_rows,
+                "n_live": shard.n_live,
+                "n_segments": len(shard.segments),
+                "n_bytes": _n_bytes(shard),
+                "lists": _list_balance(index_dir, shard.segments, manifest.n_lists),
+            }
+            for number, shard in enumerate(manifest.shards)
+        ],
+    }
+
+
+def _describe_encoder(encoder: EncoderContract | None) -> dict[str, Any] | None:
+    if encoder is None:
+        return None
+    probes = {"probe_texts", "probe_vectors"}
+    return encoder.model_dump(mode="json", exclude={"question": probes, "passage": probes})
+
+
+def _n_bytes(shard: Shard) -> dict[str, int]:
+    """Bytes of each kind of file."""
+    entries: list[tuple[str, FileEntry | None]] = [
+        (kind, getattr(segment.files, kind)) for segment in shard.segments for kind in _FILE_KINDS
+    ]
+    return {
+        kind: sum(entry.n_bytes for name, entry in entries if name == kind and entry is not None)
+        for kind in _FILE_KINDS
+    }
+
+
+def _list_balance(
+    index_dir: Path, segments: Sequence[Segment], n_lists: int
+) -> dict[str, float] | None:
+    """Sizes of the inverted lists; None without lists.
+
+    `imbalance` is 1 where all lists are equal, and grows as the time of a search does.
+    """
+    if not n_lists:
+        return None
+    sizes = np.zeros(n_lists, dtype=np.int64)
+    for segment in segments:
+        if segment.files.index is not None:
+            index = read_index(check_file(index_dir, segment.files.index))
+            sizes += [index.invlists.list_size(number) for number in range(n_lists)]
+    n_rows = int(sizes.sum())
+    imbalance = float(n_lists * (sizes**2).sum()) / n_rows**2 if n_rows else 1.0
+    return {
+        "n_lists": n_lists,
+        "n_empty": int((sizes == 0).sum()),
+        "largest": int(sizes.max()),
+        "imbalance": round(imbalance, 3),
+    }

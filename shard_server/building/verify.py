@@ -1,0 +1,113 @@
+"""Check an index folder: `shoal index verify`.
+
+Rule: reads every byte, reports every fault it finds, changes nothing.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from shard_server.building.vectors import read_index
+from shard_server.building.workspace import STAGING_DIR
+from shoal.errors import IndexFormatError
+from shoal.formats.files import LOCK_FILE, is_locked
+from shoal.formats.ids import IdFile
+from shoal.formats.manifest import (
+    CHECKSUM_FILE,
+    CURRENT_FILE,
+    MANIFEST_FILE,
+    VERSIONS_DIR,
+    Manifest,
+    Segment,
+    check_file,
+    list_versions,
+    load_manifest,
+    read_current,
+)
+from shoal.formats.passages import PassageFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """What `verify_index` found; `faults` is empty for a sound index."""
+
+    current: int
+    versions: tuple[int, ...]
+    n_files: int
+    n_bytes: int
+    faults: tuple[str, ...]
+
+
+def verify_index(index_dir: Path) -> VerifyReport:
+    """Check each version's manifest, each file's size and SHA-256, the counts, and strangers.
+
+    Raises:
+        IndexFormatError: where there is no index at all, or its CURRENT can't be read.
+    """
+    current = read_current(index_dir)
+    versions = list_versions(index_dir)
+    faults: list[str] = []
+    manifests = list(_manifests(index_dir, versions, faults))
+    if not faults:
+        # CURRENT has the live manifest's SHA-256 too.
+        list(_manifests(index_dir, (None,), faults))
+    entries = {entry for manifest in manifests for entry in manifest.entries()}
+    for entry in sorted(entries, key=lambda entry: entry.path):
+        try:
+            check_file(index_dir, entry)
+        except IndexFormatError as error:
+            faults.append(error.message)
+    if not faults:
+        segments = {id(s): s for m in manifests for shard in m.shards for s in shard.segments}
+        for segment in segments.values():
+            faults += _count_faults(index_dir, segment)
+    listed = {entry.path for entry in entries}
+    if len(manifests) == len(versions):
+        faults += [f"{path}: no manifest lists it" for path in _strangers(index_dir, listed)]
+    return VerifyReport(
+        current=current.version,
+        versions=versions,
+        n_files=len(entries),
+        n_bytes=sum(entry.n_bytes for entry in entries),
+        faults=tuple(faults),
+    )
+
+
+def _manifests(
+    index_dir: Path, versions: Iterable[int | None], faults: list[str]
+) -> Iterator[Manifest]:
+    for version in versions:
+        try:
+            yield load_manifest(index_dir, version)
+        except IndexFormatError as error:
+            faults.append(error.message)
+
+
+def _count_faults(index_dir: Path, segment: Segment) -> Iterator[str]:
+    """Files whose rows are not the segment's; their bytes are checked already."""
+    files = segment.files
+    counts = {
+        files.passages.path: PassageFile.open(index_dir / files.passages.path).n_rows,
+        files.ids.path: IdFile.open(index_dir / files.ids.path).n_rows,
+    }
+    for entry in (files.index, files.vectors):
+        if entry is not None:
+            counts[entry.path] = read_index(index_dir / entry.path).ntotal
+    for path, n_rows in counts.items():
+        if n_rows != segment.n_rows:
+            yield f"{index_dir / path}: {n_rows} rows, the manifest says {segment.n_rows}"
+
+
+def _strangers(index_dir: Path, listed: set[str]) -> Iterator[Path]:
+    """Files in the folder that neither a manifest nor the format accounts for."""
+    for path in sorted(index_dir.rglob("*")):
+        name = path.relative_to(index_dir).as_posix()
+        if path.is_dir() or name in listed or name in {CURRENT_FILE, LOCK_FILE}:
+            continue
+        top, *rest = name.split("/")
+        if top == STAGING_DIR and is_locked(index_dir):
+            continue
+        is_version = len(rest) == 2 and rest[0].isdigit()
+        if top == VERSIONS_DIR and is_version and rest[1] in {MANIFEST_FILE, CHECKSUM_FILE}:
+            continue
+        yield path

@@ -1,0 +1,163 @@
+"""One segment of a shard, read and checked: its vectors, its compressed index, its passages.
+
+Rule: the manifest's size and SHA-256 hold before faiss or arrow reads a byte, and what faiss read
+is measured against the manifest before it is searched. This module must not know devices.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from shard_server.hits import Ordinals
+from shoal.errors import IndexFormatError
+from shoal.formats.manifest import FileEntry, Manifest, Segment, check_file
+from shoal.formats.passages import PassageFile
+
+CheckFile = Callable[[Path, FileEntry], Path]
+
+_METRICS = {"inner_product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
+_FAISS_SLACK = 8
+"""faiss refuses an array of n bytes unless n < limit / 4; twice that leaves room."""
+_MAX_TABLE_BYTES = 2 << 30
+"""faiss's own bound for the tables that it precomputes on reading an IVF-PQ index."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentData:
+    """A segment in memory: `index` is None where the stored vectors are the whole index (Flat).
+
+    `ordinals` ascends: rows stand in the order of ingestion.
+    """
+
+    n_rows: int
+    index: Any
+    vectors: Any
+    passages: PassageFile
+    ordinals: Ordinals
+
+
+def read_segment(
+    index_dir: Path, manifest: Manifest, segment: Segment, *, check: CheckFile = check_file
+) -> SegmentData:
+    """Check and open one segment's files; the vectors and passages stay on the disk, mapped.
+
+    Args:
+        index_dir: the index's folder.
+        manifest: its manifest.
+        segment: which segment.
+        check: proves a file and returns its path; `check_place` skips the hash.
+
+    Raises:
+        IndexFormatError: naming the file that does not verify, can't be read or does not fit.
+    """
+    files = segment.files
+    if files.deleted is not None:
+        raise IndexFormatError(
+            f"{index_dir / files.deleted.path}: deleted passages are not served by this release; "
+            "install a newer one"
+        )
+    paths = {
+        entry: check(index_dir, entry)
+        for entry in (files.index, files.vectors, files.passages, files.ids)
+        if entry is not None
+    }
+    vectors = _read(paths[files.vectors], faiss.IO_FLAG_MMAP_IFC)
+    _check_vectors(paths[files.vectors], vectors, manifest, segment)
+    index = None
+    if files.index is not None:
+        index = _read(paths[files.index], 0)
+        _check_index(paths[files.index], index, manifest, segment)
+    passages = PassageFile.open(paths[files.passages])
+    ordinals = np.ascontiguousarray(passages.ordinals, dtype=np.int64)
+    _check_ordinals(paths[files.passages], ordinals, manifest, segment)
+    return SegmentData(
+        n_rows=segment.n_rows, index=index, vectors=vectors, passages=passages, ordinals=ordinals
+    )
+
+
+def check_place(index_dir: Path, entry: FileEntry) -> Path:
+    """As `check_file`, without the hash: the place and the size only."""
+    path = index_dir / entry.path
+    if not path.resolve().is_relative_to(index_dir.resolve()):
+        raise IndexFormatError(f"{path}: leads out of the index folder")
+    try:
+        n_bytes = path.stat().st_size
+    except OSError as failure:
+        raise IndexFormatError(f"{path}: can't be read: {failure.strerror}") from failure
+    if n_bytes != entry.n_bytes:
+        raise IndexFormatError(f"{path}: {n_bytes} bytes, the manifest says {entry.n_bytes}")
+    return path
+
+
+def limit_deserialization(manifest: Manifest) -> None:
+    """Let faiss believe no more of a file than the manifest's sizes allow (faiss#5400).
+
+    The limits are the process's; set them before each version that is read.
+    """
+    largest = max((entry.n_bytes for entry in manifest.entries()), default=0)
+    # with M <= dim sub-quantizers of 256 entries, of 4 bytes each, for each list
+    table_bytes = min(_MAX_TABLE_BYTES, manifest.n_lists * manifest.dim * 1024)
+    faiss.set_deserialization_loop_limit(max(manifest.n_lists, 1024))
+    faiss.set_deserialization_vector_byte_limit(_FAISS_SLACK * largest + table_bytes + (1 << 20))
+
+
+def _read(path: Path, flags: int) -> Any:
+    try:
+        return faiss.read_index(str(path), flags)
+    except RuntimeError as failure:
+        reason = str(failure).strip().rpartition("\n")[2][-300:]
+        raise IndexFormatError(f"{path}: faiss can't read it: {reason}") from failure
+
+
+def _check_vectors(path: Path, vectors: Any, manifest: Manifest, segment: Segment) -> None:
+    if (
+        not isinstance(vectors, faiss.IndexScalarQuantizer)
+        or vectors.sq.qtype != faiss.ScalarQuantizer.QT_fp16
+    ):
+        raise IndexFormatError(f"{path}: not float16 vectors, but {type(vectors).__name__}")
+    _check_shape(path, vectors, manifest, segment)
+
+
+def _check_index(path: Path, index: Any, manifest: Manifest, segment: Segment) -> None:
+    _check_shape(path, index, manifest, segment)
+    if not index.is_trained:
+        raise IndexFormatError(f"{path}: the index is not trained")
+    ivf = faiss.try_extract_index_ivf(index)
+    n_lists = 0 if ivf is None else int(ivf.nlist)
+    if n_lists != manifest.n_lists:
+        raise IndexFormatError(f"{path}: {n_lists} lists, the manifest says {manifest.n_lists}")
+    if ivf is not None:
+        _check_rows(path, ivf.invlists, segment.n_rows)
+
+
+def _check_rows(path: Path, lists: Any, n_rows: int) -> None:
+    """A row beyond the vectors would have the rescoring read memory that is not ours."""
+    for i in range(lists.nlist):
+        size = lists.list_size(i)
+        if size:
+            rows = faiss.rev_swig_ptr(lists.get_ids(i), size)
+            if rows.min() < 0 or rows.max() >= n_rows:
+                raise IndexFormatError(f"{path}: list {i} names a row that is not there")
+
+
+def _check_shape(path: Path, index: Any, manifest: Manifest, segment: Segment) -> None:
+    found = (index.ntotal, index.d, index.metric_type)
+    wanted = (segment.n_rows, manifest.dim, _METRICS[manifest.metric])
+    if found != wanted:
+        raise IndexFormatError(
+            f"{path}: rows, dimensions, metric are {found}, the manifest says {wanted}"
+        )
+
+
+def _check_ordinals(path: Path, ordinals: Ordinals, manifest: Manifest, segment: Segment) -> None:
+    if len(ordinals) != segment.n_rows:
+        raise IndexFormatError(
+            f"{path}: {len(ordinals)} passages, the manifest says {segment.n_rows}"
+        )
+    within = not len(ordinals) or (ordinals[0] >= 0 and ordinals[-1] < manifest.next_ordinal)
+    if not within or (np.diff(ordinals) <= 0).any():
+        raise IndexFormatError(f"{path}: ordinals must ascend, below {manifest.next_ordinal}")

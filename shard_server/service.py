@@ -1,0 +1,157 @@
+"""ShardService: convert, call, convert. Decides nothing about a search; the router does.
+
+Knows the wire and the parts it calls; neither faiss nor the disk.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import grpc
+
+from shard_server import wire
+from shard_server.config import ShardConfig
+from shard_server.hits import Places, ShardHits
+from shard_server.index import ShardIndex
+from shard_server.limits import check_search
+from shard_server.passages import Columns, check_fields, read_passages
+from shard_server.search_thread import SearchThread
+from shard_server.segment import check_place
+from shard_server.versions import Versions
+from shoal import __version__, vectors
+from shoal.formats.manifest import check_file
+from shoal.internal.v1 import shard_pb2 as pb
+from shoal.internal.v1 import shard_pb2_grpc
+from shoal.rpc.deadline import Deadline
+from shoal.rpc.metrics import BATCH_SIZE, INDEX_VERSION
+from shoal.v1 import priority_pb2
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+FEATURES = ("inline_passages",)
+
+_FEW_PASSAGES = 64
+"""Passages read by the search thread itself, in some 30 us: less than handing them to another."""
+
+
+class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
+    """Serves one shard of one index. `start` opens the first version, `stop` closes all."""
+
+    def __init__(self, config: ShardConfig) -> None:
+        self._config = config
+        self._thread = SearchThread(max_queued=config.max_queued)
+        # Mapped passages may have to come from the disk: that must hold up neither loop nor search.
+        self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="passages")
+        self._versions = Versions(
+            config.index,
+            config.shard,
+            device=config.device,
+            gpu_temp_bytes=config.gpu_temp_mib << 20,
+            thread=self._thread,
+            check=check_file if config.verify else check_place,
+        )
+        self._batch_size = BATCH_SIZE.labels("shard")
+
+    async def start(self) -> None:
+        """Open the configured version. Raises what should end the process."""
+        index = await self._versions.open_first(self._config.version)
+        INDEX_VERSION.labels(index.manifest.name).set(index.manifest.version)
+
+    async def stop(self) -> None:
+        """Close everything, after the last call."""
+        await self._versions.close()
+        await self._thread.close()
+        self._readers.shutdown(wait=False, cancel_futures=True)
+
+    async def SearchShard(
+        self, request: pb.SearchShardRequest, context: Context
+    ) -> pb.SearchShardResponse:
+        """The shard's best hits for a batch of vectors."""
+        deadline = Deadline.of(context)
+        with self._versions.hold(request.index, request.version) as index:
+            parameters = wire.to_parameters(request)
+            query_vectors = vectors.from_proto(request.query_vectors, "query_vectors")
+            manifest = index.manifest
+            check_search(parameters, query_vectors, dim=manifest.dim, n_lists=manifest.n_lists)
+            fields = check_fields(request.inline_fields.paths, "inline_fields")
+            self._batch_size.observe(len(query_vectors))
+            inline = request.HasField("inline_fields")
+
+            def search(is_wanted: Callable[[], bool]) -> tuple[ShardHits, Columns | None]:
+                hits = index.search(query_vectors, parameters, is_wanted)
+                if not inline or hits.ordinals.size > _FEW_PASSAGES:
+                    return hits, None
+                return hits, read_passages(index.passages, *hits.places(), fields)
+
+            done = await self._thread.search(
+                search,
+                n_queries=len(query_vectors),
+                deadline=deadline,
+                bulk=request.priority == priority_pb2.PRIORITY_BULK,
+            )
+            hits, passages = done.value
+            if inline and passages is None:
+                passages = await self._read(index, *hits.places(), fields, deadline)
+        return wire.search_response(
+            manifest.version,
+            hits,
+            passages,
+            queue_ms=done.queue_ms,
+            search_ms=done.work_ms,
+        )
+
+    async def GetPassages(
+        self, request: pb.GetPassagesRequest, context: Context
+    ) -> pb.GetPassagesResponse:
+        """Passages by their place."""
+        with self._versions.hold(request.index, request.version) as index:
+            segments, rows = wire.to_places(request)
+            fields = check_fields(request.fields.paths, "fields")
+            columns = await self._read(index, segments, rows, fields, Deadline.of(context))
+        return pb.GetPassagesResponse(
+            version=request.version, passages=wire.passage_columns(columns)
+        )
+
+    async def GetShard(
+        self,
+        request: pb.GetShardRequest,  # noqa: ARG002 -- it is empty
+        context: Context,  # noqa: ARG002 -- gRPC passes it
+    ) -> pb.GetShardResponse:
+        """What the shard serves."""
+        return wire.shard_response(
+            self._versions.open_indexes,
+            shard=self._config.shard,
+            release=__version__,
+            features=FEATURES,
+        )
+
+    async def LoadVersion(
+        self, request: pb.LoadVersionRequest, context: Context
+    ) -> pb.LoadVersionResponse:
+        """Open another version beside the one that serves."""
+        async with asyncio.timeout(Deadline.of(context).remaining_s()):
+            index = await self._versions.load(request.index, request.version)
+        return pb.LoadVersionResponse(version=wire.shard_version(index))
+
+    async def ReleaseVersion(
+        self, request: pb.ReleaseVersionRequest, context: Context
+    ) -> pb.ReleaseVersionResponse:
+        """Close a version once its last search is done."""
+        async with asyncio.timeout(Deadline.of(context).remaining_s()):
+            await self._versions.release(request.index, request.version)
+        return pb.ReleaseVersionResponse()
+
+    async def _read(
+        self,
+        index: ShardIndex,
+        segments: Places,
+        rows: Places,
+        fields: tuple[str, ...],
+        deadline: Deadline,
+    ) -> Columns:
+        work = partial(read_passages, index.passages, segments, rows, fields)
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(deadline.remaining_s()):
+            return await loop.run_in_executor(self._readers, work)

@@ -1,0 +1,199 @@
+"""The versions that a shard process can search: opened beside each other, closed when unused.
+
+Rule: the table of versions is one immutable value, replaced whole; a call holds the version it
+uses, and a released version is closed only when its last holder is gone. Must not know the wire.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+from shard_server.devices import Backend, choose_device, count_gpus, open_backend
+from shard_server.index import ShardIndex
+from shard_server.search_thread import SearchThread
+from shard_server.segment import CheckFile
+from shoal.errors import ConfigError, FailedPreconditionError, IndexFormatError, NotFoundError
+from shoal.formats.manifest import Manifest, list_versions, load_manifest
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """An open version and the number of calls that use it."""
+
+    index: ShardIndex
+    n_users: int = 0
+    unused: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.unused.set()
+
+
+class Versions:
+    """Opens and closes versions of one shard.
+
+    Args:
+        index_dir: the index's folder.
+        shard: the shard's number.
+        device: "auto", "cpu", "cuda" or "cuda:N"; settled by the first version.
+        gpu_temp_bytes: GPU memory for intermediate results.
+        thread: the search thread, which owns the device.
+        check: proves a file before it is read.
+    """
+
+    def __init__(
+        self,
+        index_dir: Path,
+        shard: int,
+        *,
+        device: str,
+        gpu_temp_bytes: int,
+        thread: SearchThread,
+        check: CheckFile,
+    ) -> None:
+        self.shard = shard
+        self._index_dir = index_dir
+        self._device = device
+        self._gpu_temp_bytes = gpu_temp_bytes
+        self._thread = thread
+        self._check = check
+        self._backend: Backend | None = None
+        self._held: Mapping[int, Held] = MappingProxyType({})
+        self._retired: tuple[Held, ...] = ()
+        self._changing = asyncio.Lock()
+
+    @property
+    def open_indexes(self) -> tuple[ShardIndex, ...]:
+        """What can be searched, oldest version first."""
+        return tuple(self._held[version].index for version in sorted(self._held))
+
+    @contextmanager
+    def hold(self, name: str, version: int) -> Iterator[ShardIndex]:
+        """The open index of that name and version, kept open inside the block.
+
+        Raises:
+            NotFoundError: another index is served here.
+            FailedPreconditionError: the version is not loaded; reason WRONG_VERSION.
+        """
+        self.check_name(name)
+        held = self._held.get(version)
+        if held is None:
+            raise FailedPreconditionError(
+                f"version {version} is not loaded on shard {self.shard}; loaded are "
+                f"{sorted(self._held) or 'none'}",
+                reason="WRONG_VERSION",
+            )
+        held.n_users += 1
+        held.unused.clear()
+        try:
+            yield held.index
+        finally:
+            held.n_users -= 1
+            if not held.n_users:
+                held.unused.set()
+
+    def check_name(self, name: str) -> None:
+        """Raise NotFoundError for an index that is not served here; empty means the one that is."""
+        served = {held.index.manifest.name for held in self._held.values()}
+        if name and served and name not in served:
+            raise NotFoundError(f"index {name!r} is not served here; {', '.join(served)} is")
+
+    async def open_first(self, version: int | None) -> ShardIndex:
+        """Open the version to start with; None is the one that CURRENT names.
+
+        Raises:
+            IndexFormatError, ConfigError: it can't be served; the process should end.
+        """
+        async with self._changing:
+            manifest = await asyncio.to_thread(load_manifest, self._index_dir, version)
+            device = choose_device(self._device, n_gpus=count_gpus(), devices=manifest.devices)
+            self._backend = open_backend(device, temp_bytes=self._gpu_temp_bytes)
+            return await self._open(manifest, self._backend)
+
+    async def load(self, name: str, version: int) -> ShardIndex:
+        """Open another version; one that is open already is returned as it is.
+
+        Raises:
+            NotFoundError: no such index or version.
+            FailedPreconditionError: the version does not verify or does not fit what is served.
+        """
+        self.check_name(name)
+        async with self._changing:
+            await self._close_unused()
+            if (held := self._held.get(version)) is not None:
+                return held.index
+            known = await asyncio.to_thread(list_versions, self._index_dir)
+            if version not in known:
+                raise NotFoundError(f"version {version} is not in the index folder; {known} are")
+            if self._backend is None:
+                raise FailedPreconditionError("the first version is still being opened")
+            try:
+                manifest = await asyncio.to_thread(load_manifest, self._index_dir, version)
+                self._check_fits(manifest, self._backend)
+                return await self._open(manifest, self._backend)
+            except (IndexFormatError, ConfigError) as failure:
+                raise FailedPreconditionError(
+                    f"version {version} can't be served: {failure.message}"
+                ) from failure
+
+    async def release(self, name: str, version: int) -> None:
+        """Close a version once its last search is done; one that is not open is closed already.
+
+        Raises:
+            FailedPreconditionError: it is the only one.
+        """
+        self.check_name(name)
+        async with self._changing:
+            held = self._held.get(version)
+            if held is None:
+                return
+            if len(self._held) == 1:
+                raise FailedPreconditionError(
+                    f"version {version} is the only one loaded; load another before releasing it"
+                )
+            rest = {number: other for number, other in self._held.items() if number != version}
+            self._held = MappingProxyType(rest)
+            self._retired = (*self._retired, held)
+        # If the caller leaves while this waits, the next load or the process's end closes it.
+        await held.unused.wait()
+        async with self._changing:
+            await self._close_unused()
+
+    async def close(self) -> None:
+        """Close everything, after the last call."""
+        async with self._changing:
+            self._retired = (*self._retired, *self._held.values())
+            self._held = MappingProxyType({})
+            await self._close_unused()
+
+    async def _open(self, manifest: Manifest, backend: Backend) -> ShardIndex:
+        data = await asyncio.to_thread(
+            partial(
+                ShardIndex.read, self._index_dir, manifest, self.shard, check=self._check
+            )
+        )  # fmt: skip
+        index = await self._thread.own(
+            lambda: ShardIndex.place(manifest, self.shard, data, backend)
+        )
+        await self._thread.own(index.warm_up)
+        self._held = MappingProxyType({**self._held, manifest.version: Held(index)})
+        return index
+
+    def _check_fits(self, manifest: Manifest, backend: Backend) -> None:
+        for held in self._held.values():
+            served = held.index.manifest
+            if (manifest.name, len(manifest.shards)) != (served.name, len(served.shards)):
+                raise FailedPreconditionError(
+                    f"version {manifest.version} is {manifest.name} in {len(manifest.shards)} "
+                    f"shards; served is {served.name} in {len(served.shards)}: start anew with it"
+                )
+        choose_device(backend.name, n_gpus=count_gpus(), devices=manifest.devices)
+
+    async def _close_unused(self) -> None:
+        unused = tuple(held for held in self._retired if not held.n_users)
+        self._retired = tuple(held for held in self._retired if held.n_users)
+        for held in unused:
+            await self._thread.own(held.index.close)

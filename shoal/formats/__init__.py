@@ -1,0 +1,1 @@
+"""The index on disk: what every process and every release agrees on."""

@@ -1,0 +1,101 @@
+"""A recipe is one of a few, and the default fits the corpus, the shards and the device."""
+
+import faiss
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shard_server.building.recipe import (
+    GPU_CODE_SIZES,
+    Recipe,
+    choose_recipe,
+    default_n_lists,
+    default_recipe,
+    n_training_vectors,
+)
+from shoal.errors import ConfigError
+
+
+def test_small_corpora_are_searched_whole() -> None:
+    """Below 10,000 passages brute force is fast enough, on both devices."""
+    for target in ("cpu", "gpu"):
+        assert default_recipe(n_passages=9_999, n_shards=1, dim=384, target=target) == "Flat"
+
+
+@pytest.mark.parametrize(
+    ("n_passages", "n_shards", "n_lists"),
+    [
+        (10_000, 1, 256),
+        (117_659, 1, 1_024),
+        (117_659, 4, 512),
+        (21_000_000, 8, 8_192),
+        (10_000, 256, 32),
+    ],
+)
+def test_lists_follow_the_shards_size(n_passages: int, n_shards: int, n_lists: int) -> None:
+    """4 x sqrt(passages a shard), to the nearest power of two that the corpus can train."""
+    assert default_n_lists(n_passages=n_passages, n_shards=n_shards) == n_lists
+    cpu = default_recipe(n_passages=n_passages, n_shards=n_shards, dim=384, target="cpu")
+    gpu = default_recipe(n_passages=n_passages, n_shards=n_shards, dim=384, target="gpu")
+    assert (cpu, gpu) == (f"IVF{n_lists},PQ96x4fs", f"IVF{n_lists},PQ96")
+
+
+@given(st.integers(10_000, 10**9), st.integers(1, 256), st.integers(1, 4_096))
+def test_every_default_is_supported(n_passages: int, n_shards: int, dim: int) -> None:
+    """Whatever the corpus, the default parses, trains, and serves where it was built for."""
+    for target, device in (("cpu", "cpu"), ("gpu", "cuda")):
+        recipe = choose_recipe(
+            None, n_passages=n_passages, n_shards=n_shards, dim=dim, target=target
+        )
+        assert device in recipe.devices
+        assert recipe.min_training_vectors <= n_passages
+        assert 1 <= recipe.default_n_probe <= min(recipe.n_lists, 2_048)
+        sample = n_training_vectors(recipe, n_passages=n_passages, at_most=200_000)
+        assert 39 * recipe.n_lists <= sample <= n_passages
+        if target == "gpu":
+            assert recipe.n_codes in GPU_CODE_SIZES
+
+
+@pytest.mark.parametrize(
+    ("text", "devices"),
+    [
+        ("Flat", ("cpu", "cuda")),
+        ("IVF8,Flat", ("cpu", "cuda")),
+        ("IVF8,SQ8", ("cpu", "cuda")),
+        ("IVF8,PQ8", ("cpu", "cuda")),
+        ("IVF8,PQ8x4fs", ("cpu",)),
+        ("IVF8,PQ6", ("cpu",)),
+    ],
+)
+def test_supported_recipes_are_faisss(text: str, devices: tuple[str, ...]) -> None:
+    """What parses here, faiss builds with as many lists; devices follow its GPU limits."""
+    recipe = Recipe.parse(text, 48)
+    assert recipe.devices == devices
+    index = faiss.index_factory(48, text)
+    assert getattr(index, "nlist", 0) == recipe.n_lists
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "flat", "HNSW32", "IVF8", "IVF8,PQ8x8", "OPQ8,IVF8,PQ8", "IVF0,Flat", "IVF65537,Flat",
+     "IVF8,PQ0", "IVF8,PQ5", "IVF8,PQ64", "IVF8,PQ8 "],
+)  # fmt: skip
+def test_anything_else_is_refused(text: str) -> None:
+    """The message says what is allowed."""
+    with pytest.raises(ConfigError, match=f"recipe '{text}'.*(supported are|lists must|divisor)"):
+        Recipe.parse(text, 48)
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "message"),
+    [
+        ("IVF8,PQ8x4fs", "gpu", "does not run on a GPU"),
+        ("IVF8,PQ6", "gpu", "does not run on a GPU"),
+        ("IVF8,PQ8", "cpu", "at least 256 passages"),
+        ("IVF500,Flat", "cpu", "at least 500 passages"),
+    ],
+)
+def test_recipes_that_do_not_fit_are_refused(text: str, target: str, message: str) -> None:
+    """Before anything is encoded, and with what to do."""
+    with pytest.raises(ConfigError, match=message):
+        choose_recipe(text, n_passages=200, n_shards=1, dim=48, target=target)
