@@ -1,0 +1,1 @@
+"""What starts, watches and asks the processes; above all other packages, imported by none."""

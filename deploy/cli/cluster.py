@@ -1,0 +1,151 @@
+"""`shoal up | status | down`: a cluster on this machine."""
+
+import asyncio
+import dataclasses
+import time
+from typing import Annotated
+
+import typer
+
+from deploy.cli import flags
+from deploy.cli.output import note, write, write_json, write_table
+from deploy.plan import UpOptions
+from deploy.state import ClusterState, read_state
+from shoal.errors import UnavailableError
+
+
+def up(
+    *,
+    index: flags.IndexDir,
+    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Processes a shard.")] = 1,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="The router's port; 0 takes a free one.")
+    ] = flags.DEFAULT_PORT,
+    host: Annotated[str, typer.Option("--host", help="Where the router listens.")] = "127.0.0.1",
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Serve plaintext where other machines reach it.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option("--device", help="auto, cpu or cuda:N, for shards and encoder.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="The encoder's model. Default: the index's own.")
+    ] = None,
+    grace_s: Annotated[
+        float, typer.Option("--grace-s", min=0, help="Seconds that calls get to end at the stop.")
+    ] = 10.0,
+    start_timeout_s: Annotated[
+        float, typer.Option("--start-timeout-s", min=1, help="Seconds that starting may take.")
+    ] = 600.0,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when it is ready, and leave it running.")
+    ] = False,
+    name: flags.Name = flags.DEFAULT_NAME,
+    as_json: flags.Json = False,
+) -> None:
+    """Start an encoder, the shards and a router, and keep them running."""
+    from deploy.local import index_facts, run_cluster
+
+    options = UpOptions(
+        name=name,
+        index_dir=index.resolve(),
+        replicas=replicas,
+        host=host,
+        port=port,
+        insecure=insecure,
+        device=device,
+        model=model,
+        grace_s=grace_s,
+        start_timeout_s=start_timeout_s,
+    )
+    facts = index_facts(options.index_dir)
+    if detach:
+        _up_detached(options, as_json)
+        return
+    begun_s = time.monotonic()
+
+    def say(line: str) -> None:
+        note(f"{time.monotonic() - begun_s:7.1f} s  {line}")
+
+    asyncio.run(run_cluster(options, facts, say))
+
+
+def _up_detached(options: UpOptions, as_json: bool) -> None:
+    from deploy.detached import start_detached
+
+    command = [
+        "-m", "deploy.cli.main", "up", "--index", str(options.index_dir), "--name", options.name,
+        "--replicas", str(options.replicas), "--host", options.host, "--port", str(options.port),
+        "--grace-s", str(options.grace_s), "--start-timeout-s", str(options.start_timeout_s),
+    ]  # fmt: skip
+    command += ["--insecure"] if options.insecure else []
+    command += ["--device", options.device] if options.device else []
+    command += ["--model", options.model] if options.model else []
+    state = start_detached(options.name, command, options.start_timeout_s)
+    if as_json:
+        write_json(dataclasses.asdict(state))
+        return
+    write_table(
+        ("process", "pid", "address"), [(p.name, p.pid, p.address) for p in state.processes]
+    )
+    write(f"ready: index {state.index!r} version {state.version} at {state.target}")
+    write(f"end it with: shoal down{_name_flag(state.name)}")
+
+
+def status(*, name: flags.Name = flags.DEFAULT_NAME, as_json: flags.Json = False) -> None:
+    """Show the local cluster's processes, their health and versions."""
+    from deploy.status import cluster_status
+
+    state = _running(name)
+    report = asyncio.run(cluster_status(state))
+    if as_json:
+        write_json({**dataclasses.asdict(report), "healthy": report.healthy})
+    else:
+        write(
+            f"cluster {report.name!r}: {report.phase}, launcher pid {report.pid}, index "
+            f"{report.index!r} version {report.version or 'unknown'}, target {report.target}"
+        )
+        write_table(
+            ("process", "pid", "address", "health", "restarts", "versions", "router says"),
+            [
+                (p.name, p.pid, p.address, p.health, p.n_restarts,
+                 ", ".join(map(str, p.versions)), f"{p.router_view} {p.detail}".strip())
+                for p in report.processes
+            ],
+        )  # fmt: skip
+    if not report.healthy:
+        raise typer.Exit(UnavailableError.exit_code)
+
+
+def down(
+    *,
+    name: flags.Name = flags.DEFAULT_NAME,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout-s", min=0, help="Seconds to drain before it is killed.")
+    ] = 60.0,
+    as_json: flags.Json = False,
+) -> None:
+    """End the local cluster; nothing running is no error."""
+    from deploy.detached import end_cluster
+
+    state = end_cluster(name, timeout_s)
+    if as_json:
+        write_json({"name": name, "was_running": state is not None})
+    elif state is None:
+        write(f"no cluster {name!r} was running")
+    else:
+        write(f"cluster {name!r} ended")
+
+
+def _running(name: str) -> ClusterState:
+    state = read_state(name)
+    if state is None or not state.alive:
+        raise UnavailableError(
+            f"no cluster {name!r} is running; start one with "
+            f"'shoal up --index DIR{_name_flag(name)}'"
+        )
+    return state
+
+
+def _name_flag(name: str) -> str:
+    return "" if name == flags.DEFAULT_NAME else f" --name {name}"

@@ -1,0 +1,52 @@
+"""Flags that several commands share, spelled once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.state import read_state
+
+DEFAULT_NAME = "default"
+DEFAULT_PORT = 50051
+
+Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
+Name = Annotated[str, typer.Option("--name", help="The local cluster's name.")]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--target", metavar="HOST:PORT",
+        help="The router. Default: the local cluster's, else 127.0.0.1:50051.",
+    ),
+]  # fmt: skip
+IndexDir = Annotated[Path, typer.Option("--index", metavar="DIR", help="The index's folder.")]
+IndexName = Annotated[
+    str,
+    typer.Option("--index", metavar="NAME", help="The index's name; empty where one is served."),
+]
+NProbe = Annotated[
+    int | None, typer.Option("--n-probe", help="Inverted lists searched a shard, 1 to 2,048.")
+]
+Oversample = Annotated[
+    float | None,
+    typer.Option("--oversample", help="Candidates rescored are max(100, k x this); 0 for none."),
+]
+Exact = Annotated[bool, typer.Option("--exact", help="Search every stored vector.")]
+Timeout = Annotated[float, typer.Option("--timeout-s", help="Seconds that a call may take.")]
+
+
+def help_without_command(context: typer.Context) -> None:
+    """A group's own callback: shows its help where no subcommand was given."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+def find_target(target: str | None, name: str) -> str:
+    """The target given, else the running local cluster's, else the default address."""
+    if target is not None:
+        return target
+    state = read_state(name)
+    if state is not None and state.alive and state.target:
+        return state.target
+    return f"127.0.0.1:{DEFAULT_PORT}"

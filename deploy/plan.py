@@ -1,0 +1,140 @@
+"""Which processes a cluster on one machine needs, and how each is started. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from deploy.state import ClusterPaths
+from shoal.errors import ConfigError
+
+Role = Literal["encoder", "shard", "router"]
+MODULES: dict[Role, str] = {
+    "encoder": "encoder_service",
+    "shard": "shard_server",
+    "router": "router",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpOptions:
+    """What the operator asks for; `model` None is the index's own, `device` None is "auto"."""
+
+    name: str
+    index_dir: Path
+    replicas: int = 1
+    host: str = "127.0.0.1"
+    port: int = 0
+    insecure: bool = False
+    device: str | None = None
+    model: str | None = None
+    grace_s: float = 10.0
+    start_timeout_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexFacts:
+    """What the launcher needs to know of an index; `encoder_model` None: one of bare vectors."""
+
+    name: str
+    version: int
+    n_shards: int
+    encoder_model: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSpec:
+    """One process to start; the launcher adds its port, address file and parent."""
+
+    name: str
+    role: Role
+    shard: int
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    port: int = 0
+
+
+def plan_backends(options: UpOptions, index: IndexFacts, n_cores: int) -> tuple[ProcessSpec, ...]:
+    """The encoder, where the index has one, and every replica of every shard.
+
+    The encoder may use all cores: a query is encoded before it is searched. The shards of one
+    machine are searched at once, so they share the cores.
+
+    Raises:
+        ConfigError: a model is given for an index of bare vectors.
+    """
+    specs = []
+    device = ("--device", options.device) if options.device else ()
+    if options.model and index.encoder_model is None:
+        raise ConfigError(f"index {index.name!r} is one of bare vectors; leave out --model")
+    model = options.model or index.encoder_model
+    if model:
+        specs.append(
+            ProcessSpec(
+                name="encoder",
+                role="encoder",
+                shard=-1,
+                arguments=("--model", model, *device),
+                environment=_threads(n_cores),
+            )
+        )
+    n_processes = index.n_shards * options.replicas
+    where = ("--index", str(options.index_dir), "--version", str(index.version))
+    specs += [
+        ProcessSpec(
+            name=f"shard-{shard}{_letter(replica)}",
+            role="shard",
+            shard=shard,
+            arguments=(*where, "--shard", str(shard), *device),
+            environment=_threads(max(1, n_cores // n_processes)),
+        )
+        for shard in range(index.n_shards)
+        for replica in range(options.replicas)
+    ]
+    return tuple(specs)
+
+
+def plan_router(options: UpOptions, paths: ClusterPaths) -> ProcessSpec:
+    """The router, on the operator's port."""
+    exposed = ("--insecure",) if options.insecure else ()
+    return ProcessSpec(
+        name="router",
+        role="router",
+        shard=-1,
+        arguments=("--topology", str(paths.topology), "--host", options.host, *exposed),
+        environment=_threads(1),
+        port=options.port,
+    )
+
+
+def topology_of(
+    index: IndexFacts, specs: Sequence[ProcessSpec], addresses: Sequence[str]
+) -> dict[str, Any]:
+    """The topology file's content: who serves what, `addresses[i]` being that of `specs[i]`."""
+    shards: list[list[str]] = [[] for _ in range(index.n_shards)]
+    encoders: list[str] = []
+    for spec, address in zip(specs, addresses, strict=True):
+        (encoders if spec.role == "encoder" else shards[spec.shard]).append(address)
+    return {
+        "format": 1,
+        "indexes": [{"name": index.name, "version": index.version, "shards": shards}],
+        "encoders": encoders,
+    }
+
+
+def restart_delay_s(n_quick_deaths: int) -> float:
+    """Seconds before a crashed process is started again: 0.2, doubling, at most 10.
+
+    Args:
+        n_quick_deaths: deaths in a row, this one included, of which none came after 30 s of life.
+    """
+    return float(min(10.0, 0.2 * 2 ** min(n_quick_deaths - 1, 10)))
+
+
+def _threads(n_threads: int) -> dict[str, str]:
+    # a waiting OpenMP thread that spins takes the core from the process that has work
+    return {"OMP_NUM_THREADS": str(n_threads), "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def _letter(replica: int) -> str:
+    return chr(ord("a") + replica) if replica < 26 else f"-{replica}"

@@ -1,0 +1,172 @@
+"""What this machine remembers of its clusters: one JSON file each under `$XDG_STATE_HOME/shoal`.
+
+Rules:
+1. A cluster's launcher holds the lock `NAME.lock` for as long as it lives, so "is it running" has
+   one answer that no crash can falsify; the file beside it only says what is running.
+2. A pid is believed only together with its start time: pids are used again.
+Knows nothing of gRPC, and starts nothing.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from shoal.errors import ConfigError, LockedError, StorageError
+
+_NAME = re.compile(r"[a-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessState:
+    """One process: its role, where it listens ("" before it is known), and where it logs."""
+
+    name: str
+    role: str
+    pid: int
+    started: int
+    address: str
+    n_restarts: int
+    log: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterState:
+    """One cluster: its launcher, its router's address, and its processes.
+
+    `phase` is "starting", "ready" or "stopping"; `started` is the launcher's start time in the
+    kernel's clock ticks since boot.
+    """
+
+    name: str
+    pid: int
+    started: int
+    phase: str
+    target: str
+    index_dir: str
+    index: str
+    version: int
+    processes: tuple[ProcessState, ...]
+
+    @property
+    def alive(self) -> bool:
+        """Whether the launcher that wrote this still runs."""
+        return start_time(self.pid) == self.started
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterPaths:
+    """Where a cluster's files lie."""
+
+    state: Path
+    lock: Path
+    folder: Path
+
+    @property
+    def topology(self) -> Path:
+        """What the router reads."""
+        return self.folder / "topology.json"
+
+    @property
+    def launcher_log(self) -> Path:
+        """Where a detached launcher writes."""
+        return self.folder / "launcher.log"
+
+    def log(self, process: str) -> Path:
+        """Where a process writes."""
+        return self.folder / f"{process}.log"
+
+    def address(self, process: str) -> Path:
+        """Where a process says on which port it listens."""
+        return self.folder / f"{process}.address.json"
+
+
+def paths_of(name: str) -> ClusterPaths:
+    """The paths of cluster `name`; ConfigError where it can't be a name."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"a cluster's name is [a-z0-9_-]{{1,64}}, not {name!r}")
+    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    root = Path(home) / "shoal"
+    return ClusterPaths(state=root / f"{name}.json", lock=root / f"{name}.lock", folder=root / name)
+
+
+@contextlib.contextmanager
+def hold_cluster(name: str) -> Iterator[ClusterPaths]:
+    """Makes this process the launcher of `name`, and forgets the cluster at the end.
+
+    Raises:
+        LockedError: another launcher lives; its pid is named.
+        StorageError: the state folder can't be written.
+    """
+    paths = paths_of(name)
+    try:
+        paths.folder.mkdir(parents=True, exist_ok=True)
+        lock = paths.lock.open("w", encoding="utf-8")
+    except OSError as failure:
+        raise StorageError(f"can't write {failure.filename}: {failure.strerror}") from failure
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            state = read_state(name)
+            pid = f", pid {state.pid}" if state else ""
+            raise LockedError(
+                f"cluster {name!r} is running already{pid}; "
+                f"end it with 'shoal down --name {name}', or choose another --name"
+            ) from None
+        paths.state.unlink(missing_ok=True)  # a dead launcher's
+        try:
+            yield paths
+        finally:
+            paths.state.unlink(missing_ok=True)
+
+
+def read_state(name: str) -> ClusterState | None:
+    """What is remembered of `name`; None where nothing is, or where it can't be read."""
+    try:
+        values: dict[str, Any] = json.loads(paths_of(name).state.read_text(encoding="utf-8"))
+        processes = tuple(ProcessState(**process) for process in values.pop("processes"))
+        return ClusterState(processes=processes, **values)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def write_state(paths: ClusterPaths, state: ClusterState) -> None:
+    """Replaces the state in one rename.
+
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
+    write_json(paths.state, asdict(state))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Replaces `path` in one rename, so that a reader never sees half of it.
+
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as failure:
+        raise StorageError(f"can't write {path}: {failure.strerror}") from failure
+
+
+def start_time(pid: int) -> int:
+    """When `pid` started, in clock ticks since boot; 0 where no such process lives.
+
+    Source: proc(5), fields 3 and 22 of /proc/PID/stat; a zombie counts as gone.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0
+    fields = stat.rpartition(")")[2].split()
+    return 0 if fields[0] in {"Z", "X"} else int(fields[19])

@@ -1,0 +1,139 @@
+"""How a cluster on this machine does: its processes, their health, and what its router sees."""
+
+import asyncio
+from dataclasses import dataclass
+
+import grpc
+
+from deploy.child import is_serving
+from deploy.state import ClusterState, ProcessState, start_time
+from shoal.internal.v1 import admin_pb2, admin_pb2_grpc
+from shoal.rpc.channel import open_channel
+
+_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessStatus:
+    """One process. `health` is "SERVING", "NOT_SERVING" (it lives) or "DOWN".
+
+    `versions` are the index versions that a shard server has open, as the router knows them;
+    `router_view` is the router's opinion of the replica: "HEALTHY", "CONNECTING", "EJECTED" or "".
+    """
+
+    name: str
+    role: str
+    pid: int
+    address: str
+    health: str
+    n_restarts: int
+    versions: tuple[int, ...]
+    router_view: str
+    detail: str
+    log: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterStatus:
+    """A cluster; `version` is the one that the router's searches use, 0 where it doesn't answer."""
+
+    name: str
+    phase: str
+    pid: int
+    target: str
+    index_dir: str
+    index: str
+    version: int
+    processes: tuple[ProcessStatus, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether everything that should serve does."""
+        return self.phase == "ready" and all(p.health == "SERVING" for p in self.processes)
+
+
+async def cluster_status(state: ClusterState) -> ClusterStatus:
+    """Asks every process for its health and the router for its topology, 2 s each at most."""
+    asked = asyncio.gather(*(_health(process) for process in state.processes))
+    topology = await _topology(state.target)
+    healths = await asked
+    views = _router_views(topology)
+    versions = [index.version for index in topology.indexes if index.index == state.index]
+    return ClusterStatus(
+        name=state.name,
+        phase=state.phase if state.alive else "dead",
+        pid=state.pid,
+        target=state.target,
+        index_dir=state.index_dir,
+        index=state.index,
+        version=versions[0] if versions else 0,
+        processes=tuple(
+            _process_status(process, health, views.get(process.address))
+            for process, health in zip(state.processes, healths, strict=True)
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RouterView:
+    state: str
+    versions: tuple[int, ...]
+    detail: str
+
+
+def _process_status(process: ProcessState, health: str, view: _RouterView | None) -> ProcessStatus:
+    return ProcessStatus(
+        name=process.name,
+        role=process.role,
+        pid=process.pid,
+        address=process.address,
+        health=health,
+        n_restarts=process.n_restarts,
+        versions=view.versions if view else (),
+        router_view=view.state if view else "",
+        detail=view.detail if view else "",
+        log=process.log,
+    )
+
+
+def _router_views(topology: admin_pb2.GetTopologyResponse) -> dict[str, _RouterView]:
+    views = {
+        encoder.address: _RouterView(
+            state=_state_name(encoder.state), versions=(), detail=encoder.detail
+        )
+        for encoder in topology.encoders
+    }
+    for index in topology.indexes:
+        for shard in index.shards:
+            for replica in shard.replicas:
+                views[replica.address] = _RouterView(
+                    state=_state_name(replica.state),
+                    versions=tuple(replica.versions),
+                    detail=replica.detail,
+                )
+    return views
+
+
+def _state_name(state: int) -> str:
+    value = admin_pb2.ReplicaState.DESCRIPTOR.values_by_number.get(state)
+    return value.name.removeprefix("REPLICA_STATE_") if value else "UNSPECIFIED"
+
+
+async def _topology(target: str) -> admin_pb2.GetTopologyResponse:
+    if not target:
+        return admin_pb2.GetTopologyResponse()
+    async with open_channel(target) as channel:
+        stub = admin_pb2_grpc.AdminServiceStub(channel)
+        try:
+            return await stub.GetTopology(admin_pb2.GetTopologyRequest(), timeout=_TIMEOUT_S)
+        except grpc.RpcError:
+            return admin_pb2.GetTopologyResponse()
+
+
+async def _health(process: ProcessState) -> str:
+    if not process.pid or start_time(process.pid) != process.started:
+        return "DOWN"
+    if not process.address:
+        return "NOT_SERVING"
+    async with open_channel(process.address) as channel:
+        return "SERVING" if await is_serving(channel, _TIMEOUT_S) else "NOT_SERVING"

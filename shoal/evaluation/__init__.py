@@ -1,0 +1,1 @@
+"""Retrieval quality through a running cluster, against relevance judgments."""

@@ -1,0 +1,107 @@
+"""A tiny index of bare vectors, which needs no encoder, and a state folder of the test's own."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DIM = 8
+
+
+class UnitAxes:
+    """Passage i's vector is axis i: the exact answer to any query can be read off it."""
+
+    contract = None
+    dim = DIM
+
+    def __call__(self, titles, texts):
+        return np.eye(DIM, dtype=np.float32)[[int(text.split()[-1]) for text in texts]]
+
+
+@pytest.fixture(scope="session")
+def tiny_index(tmp_path_factory) -> Path:
+    """Eight passages in two shards."""
+    from shard_server.building.build import BuildOptions, build_index
+    from shard_server.building.read import read_corpus
+
+    folder = tmp_path_factory.mktemp("tiny")
+    lines = [f'{{"_id": "p{i}", "title": "", "text": "passage {i}"}}' for i in range(DIM)]
+    (folder / "corpus.jsonl").write_text("\n".join(lines))
+    passages = read_corpus(str(folder / "corpus.jsonl"))
+    build_index(folder / "index", passages, UnitAxes(), BuildOptions(name="tiny", n_shards=2))
+    return folder / "index"
+
+
+@pytest.fixture
+def state_home(tmp_path, monkeypatch) -> Path:
+    """Where this test's clusters are remembered."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state" / "shoal"
+
+
+@pytest.fixture
+def shoal(state_home):
+    """`shoal("up", ...)`: the command in a process of its own; ends what it left running."""
+
+    def run(*arguments: str, timeout_s: float = 90.0) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*arguments), capture_output=True, text=True, timeout=timeout_s, check=False,
+            cwd=ROOT,
+        )  # fmt: skip
+
+    yield run
+    for state in state_home.glob("*.json"):
+        run("down", "--name", state.stem, "--timeout-s", "5")
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "deploy.cli.main", *arguments]
+
+
+@pytest.fixture
+def start_shoal(state_home):
+    """Starts the command and hands over its process; kills it at the end if it still runs."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
+            cwd=ROOT,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def eventually():
+    """`eventually(condition)`: its first true value, asked again and again for 30 s at most."""
+
+    def wait(condition, timeout_s: float = 30.0) -> Any:
+        until_s = time.monotonic() + timeout_s
+        while not (value := condition()):
+            assert time.monotonic() < until_s, f"not within {timeout_s} s"
+            time.sleep(0.05)
+        return value
+
+    return wait
+
+
+@pytest.fixture
+def environment_of():
+    """The environment that a process was started with."""
+
+    def read(pid: int) -> dict[str, str]:
+        pairs = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+        return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+
+    return read

@@ -1,0 +1,135 @@
+"""The command: every failure one line and its exit code, and the bare install enough to search."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from deploy.cli.main import explain, run
+from deploy.cli.output import progress, write_table
+from shoal import __version__, errors
+
+
+@pytest.fixture
+def failing(capsys):
+    """Runs the command; returns its exit code and the one line on stderr."""
+
+    def fail(*arguments):
+        code = run(arguments)
+        lines = capsys.readouterr().err.strip().splitlines()
+        errors_told = [line for line in lines if line.startswith("shoal: error: ")]
+        assert len(errors_told) == 1, lines
+        return code, errors_told[0]
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "what"),
+    [
+        (["search", "x", "--nope"], 64, "--nope"),
+        (["search"], 64, "Missing argument"),
+        (["search", "x", "-k", "many"], 64, "'-k'"),
+        (["nonsense"], 64, "nonsense"),
+        (["search", "x", "--target", "127.0.0.1:1"], 69, "no server answers at 127.0.0.1:1"),
+        (["bench", "--rate", "1", "--target", "127.0.0.1:1"], 69, "127.0.0.1:1 is not ready"),
+        (["bench", "--target", "127.0.0.1:1"], 64, "one of them"),
+        (["status"], 69, "no cluster 'default' is running"),
+        (["status", "--name", "../x"], 78, "name is"),
+        (["up", "--index", "/nonexistent"], 78, "/nonexistent holds no index"),
+        (["index", "verify", "--index", "/nonexistent"], 78, "/nonexistent"),
+        (["index", "inspect", "--index", "/nonexistent"], 78, "/nonexistent"),
+        (["eval", "--queries", "/no.tsv", "--qrels", "/no.tsv"], 65, "/no.tsv: can't be read"),
+        (["config", "show", "nothing"], 78, "no process 'nothing'"),
+        (["config", "show", "router"], 78, "topology"),
+    ],
+)
+def test_a_failure_is_one_line_and_its_code(failing, state_home, arguments, code, what):
+    """sysexits.h's codes, and a message that names what was wrong."""
+    got, line = failing(*arguments)
+    assert got == code
+    assert what in line
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["index"], ["config"], ["search", "--help"]])
+def test_help_is_no_failure(capsys, arguments):
+    """Asking what there is ends with 0, and the top tells the exit codes."""
+    assert run(arguments) == 0
+    assert "Usage: shoal" in capsys.readouterr().out
+    run([])
+    assert "sysexits.h" in capsys.readouterr().out
+
+
+def test_the_commands_are_these(capsys):
+    """The surface that scripts rely on."""
+    run(["--help"])
+    listed = capsys.readouterr().out.partition("Commands:")[2].partition("Exit codes")[0]
+    commands = set(re.findall(r"^  (\w+)", listed, re.MULTILINE))
+    assert commands == {"search", "up", "status", "down", "eval", "bench", "index", "config"}
+
+
+def test_version(capsys):
+    """`shoal --version` names the release."""
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"shoal {__version__}\n"
+
+
+def test_a_bug_is_told_in_one_line():
+    """What nobody foresaw is a bug with its name, not a traceback."""
+    assert explain(ZeroDivisionError("x")) == (
+        "a bug: ZeroDivisionError: x; SHOAL_TRACEBACK=1 shows where", 70)  # fmt: skip
+    assert explain(KeyboardInterrupt()) == ("interrupted", 130)
+    named = errors.NotFoundError("no index 'x'", request_id="r")
+    assert explain(named) == ("no index 'x' (request r)", 66)
+
+
+def test_a_missing_extra_is_named():
+    """The module that isn't there leads to what to install."""
+    message, code = explain(ModuleNotFoundError("x", name="faiss.swigfaiss"))
+    assert code == 78
+    assert "pip install 'shoal[shard]'" in message
+
+
+def test_the_bare_install_can_search():
+    """Without any server's packages `shoal search` gets as far as the network."""
+    heavy = ["torch", "faiss", "pyarrow", "transformers", "sentence_transformers", "onnxruntime",
+             "prometheus_client", "yaml", "ir_measures", "hdrh", "ray", "grpc_reflection",
+             "pydantic_settings"]  # fmt: skip
+    code = (
+        "import sys\n"
+        f"for name in {heavy!r}: sys.modules[name] = None\n"
+        "from deploy.cli.main import run\n"
+        "sys.exit(run(['search', 'x', '--target', '127.0.0.1:1']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 69, done.stderr
+    assert "no server answers" in done.stderr
+
+
+def test_config_show_prints_what_a_process_would_run_with(capsys, monkeypatch, tmp_path):
+    """File, environment and flags, each over the one before."""
+    (tmp_path / "router.yaml").write_text("topology: from-file\nport: 1\nhost: localhost\n")
+    monkeypatch.setenv("SHOAL_ROUTER__PORT", "2")
+    arguments = ["config", "show", "--json", "router", "--config", str(tmp_path / "router.yaml")]
+    assert run([*arguments, "--host", "127.0.0.1"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["topology"], shown["port"], shown["host"]) == ("from-file", 2, "127.0.0.1")
+
+
+def test_tables_line_up(capsys):
+    """Columns as wide as their widest cell; numbers to the right."""
+    write_table(("name", "n"), [("a", 1), ("long name", 100)])
+    assert capsys.readouterr().out == "name         n\na            1\nlong name  100\n"
+
+
+def test_progress_ends_with_a_line_a_stage(capsys):
+    """Off a terminal, a stage's end is always told, with its rate."""
+    with progress() as show:
+        show("read", 5, None)
+        show("encode", 10, 10)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("encode: 10 of 10")

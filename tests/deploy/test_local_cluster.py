@@ -1,0 +1,158 @@
+"""A real cluster on this machine: started, watched, crashed, killed, ended."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from deploy.state import read_state, start_time
+from shoal.client import Client
+
+pytestmark = pytest.mark.end_to_end
+
+
+def pids(state):
+    return {p.name: p.pid for p in state.processes}
+
+
+def gone(state):
+    return all(start_time(p.pid) != p.started for p in state.processes if p.pid)
+
+
+def ids(target, axis):
+    with Client(target) as client:
+        answer = client.search(vector=np.eye(8, dtype=np.float32)[axis], k=1, timeout_s=20)
+    assert answer.coverage == 1.0
+    return [hit.id for hit in answer.hits]
+
+
+def test_up_serves_restarts_what_crashes_and_down_leaves_nothing(
+    shoal, tiny_index, state_home, eventually, environment_of
+):
+    """The whole life of a detached cluster, with a crash in the middle."""
+    up = shoal("up", "--index", str(tiny_index), "--port", "0", "--detach", "--json")
+    assert up.returncode == 0, up.stderr
+    target = json.loads(up.stdout)["target"]
+    assert ids(target, 3) == ["p3"]
+
+    status = shoal("status", "--json")
+    report = json.loads(status.stdout)
+    assert status.returncode == 0
+    assert report["healthy"]
+    assert [p["name"] for p in report["processes"]] == ["shard-0a", "shard-1a", "router"]
+
+    state = read_state("default")
+    shard = pids(state)["shard-0a"]
+    assert environment_of(shard)["OMP_WAIT_POLICY"] == "PASSIVE"
+    n_cores = len(os.sched_getaffinity(0))
+    assert environment_of(shard)["OMP_NUM_THREADS"] == str(max(1, n_cores // 2))
+
+    second = shoal("up", "--index", str(tiny_index), "--port", "0")
+    assert second.returncode == 75
+    assert f"pid {state.pid}" in second.stderr
+    assert second.stderr.count("\n") == 1
+
+    os.kill(shard, signal.SIGKILL)
+    restarted = eventually(
+        lambda: (s := read_state("default")) and pids(s)["shard-0a"] != shard and s
+    )
+    assert [p.address for p in restarted.processes] == [p.address for p in state.processes]
+    assert next(p.n_restarts for p in restarted.processes if p.name == "shard-0a") == 1
+    eventually(lambda: json.loads(shoal("status", "--json").stdout)["healthy"])
+    assert ids(target, 5) == ["p5"]
+
+    down = shoal("down")
+    assert down.returncode == 0, down.stderr
+    assert gone(restarted)
+    assert start_time(state.pid) == 0
+    assert not list(state_home.glob("*.json"))
+    assert shoal("down").stdout == "no cluster 'default' was running\n"
+
+
+@pytest.mark.parametrize("phase", ["starting", "ready"])
+def test_a_killed_launcher_leaves_no_process(start_shoal, shoal, tiny_index, eventually, phase):
+    """SIGKILL runs no handler; the children end by themselves, and the name is free again."""
+    launcher = start_shoal("up", "--index", str(tiny_index), "--port", "0")
+    state = eventually(
+        lambda: (s := read_state("default")) and s.phase == phase and pids(s)["shard-0a"] and s
+    )
+    launcher.kill()
+    launcher.wait()
+    eventually(lambda: gone(state))
+    assert shoal("status").returncode == 69
+    again = shoal("up", "--index", str(tiny_index), "--port", "0", "--detach")
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_everything_in_order(start_shoal, tiny_index, eventually, number):
+    """Ctrl-C, SIGTERM and a closed terminal drain and stop all processes; the end is a success."""
+    launcher = start_shoal("up", "--index", str(tiny_index), "--port", "0")
+    state = eventually(lambda: (s := read_state("default")) and s.phase == "ready" and s)
+    launcher.send_signal(number)
+    assert launcher.wait(timeout=30) == 0
+    assert gone(state)
+    assert read_state("default") is None
+
+
+def test_a_signal_while_starting_ends_everything(start_shoal, tiny_index, eventually):
+    """What has been started before the cluster was ready is stopped too."""
+    launcher = start_shoal("up", "--index", str(tiny_index), "--port", "0")
+    state = eventually(lambda: (s := read_state("default")) and pids(s)["shard-0a"] and s)
+    launcher.send_signal(signal.SIGINT)
+    assert launcher.wait(timeout=30) == 0
+    eventually(lambda: gone(state))
+
+
+@pytest.mark.parametrize("detach", [(), ("--detach",)])
+def test_what_cannot_start_says_why_in_one_line(shoal, tiny_index, tmp_path, detach):
+    """A corrupt file, found by the shard, comes through launcher and command with its exit code."""
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_index, broken)
+    victim = next(broken.glob("data/*/vectors.faiss"))
+    victim.write_bytes(victim.read_bytes()[:-1] + b"\xff")
+    up = shoal("up", "--index", str(broken), "--port", "0", *detach)
+    assert up.returncode == 78
+    error = up.stderr.strip().splitlines()[-1]
+    assert error.startswith("shoal: error: shard-")
+    assert "could not start" in error
+    assert "vectors.faiss" in error
+    assert "Traceback" not in up.stderr
+    assert read_state("default") is None
+
+
+def test_two_replicas_and_one_dies(shoal, tiny_index):
+    """With two replicas a shard, a killed process costs no coverage."""
+    up = shoal("up", "--index", str(tiny_index), "--port", "0", "--replicas", "2", "--detach")
+    assert up.returncode == 0, up.stderr
+    state = read_state("default")
+    os.kill(pids(state)["shard-1b"], signal.SIGKILL)
+    for axis in range(8):
+        assert ids(state.target, axis) == [f"p{axis}"]
+
+
+def test_a_second_signal_does_not_wait_for_draining(start_shoal, tiny_index, eventually):
+    """Ctrl-C twice: whoever can't wait for the grace need not."""
+    launcher = start_shoal("up", "--index", str(tiny_index), "--port", "0", "--grace-s", "60")
+    state = eventually(lambda: (s := read_state("default")) and s.phase == "ready" and s)
+    router = pids(state)["router"]
+    os.kill(router, signal.SIGSTOP)  # it can't drain now
+    launcher.send_signal(signal.SIGINT)
+    eventually(lambda: (s := read_state("default")) and s.phase == "stopping")
+    launcher.send_signal(signal.SIGINT)
+    assert launcher.wait(timeout=20) == 0
+    assert gone(state)
+
+
+def test_a_port_in_use_is_one_line(shoal, tiny_index, unused_tcp_port):
+    """The router's own words, with the port, and the exit code of a port."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", unused_tcp_port)):
+        up = shoal("up", "--index", str(tiny_index), "--port", str(unused_tcp_port))
+    assert up.returncode == 74
+    assert str(unused_tcp_port) in up.stderr.strip().splitlines()[-1]

@@ -1,0 +1,82 @@
+"""What is started, as values."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.plan import (
+    IndexFacts,
+    UpOptions,
+    plan_backends,
+    plan_router,
+    restart_delay_s,
+    topology_of,
+)
+from deploy.state import paths_of
+from shoal.errors import ConfigError
+
+OPTIONS = UpOptions(name="x", index_dir=Path("/i"), replicas=2)
+FACTS = IndexFacts(name="greek", version=3, n_shards=2, encoder_model="m")
+
+
+def test_every_replica_of_every_shard_and_one_encoder():
+    """Two shards with two replicas, and the encoder of the index's model."""
+    specs = plan_backends(OPTIONS, FACTS, n_cores=8)
+    assert [spec.name for spec in specs] == [
+        "encoder", "shard-0a", "shard-0b", "shard-1a", "shard-1b"]  # fmt: skip
+    assert specs[0].arguments == ("--model", "m")
+    assert specs[1].arguments == ("--index", "/i", "--version", "3", "--shard", "0")
+
+
+def test_an_index_of_bare_vectors_has_no_encoder():
+    """Without a contract there is no model that could encode for it."""
+    facts = IndexFacts(name="v", version=1, n_shards=1, encoder_model=None)
+    options = UpOptions(name="x", index_dir=Path("/i"))
+    assert [spec.role for spec in plan_backends(options, facts, n_cores=2)] == ["shard"]
+    with pytest.raises(ConfigError, match="bare vectors"):
+        plan_backends(replace(options, model="m"), facts, n_cores=2)
+
+
+@given(n_cores=st.integers(1, 64), n_shards=st.integers(1, 16), replicas=st.integers(1, 4))
+def test_shards_share_the_cores(n_cores, n_shards, replicas):
+    """All search threads together fit the cores, or each process has one; the encoder has all."""
+    options = UpOptions(name="x", index_dir=Path("/i"), replicas=replicas)
+    facts = IndexFacts(name="g", version=1, n_shards=n_shards, encoder_model="m")
+    encoder, *shards = plan_backends(options, facts, n_cores)
+    threads = [int(spec.environment["OMP_NUM_THREADS"]) for spec in shards]
+    assert len(set(threads)) == 1
+    assert sum(threads) <= n_cores or set(threads) == {1}
+    assert encoder.environment["OMP_NUM_THREADS"] == str(n_cores)
+    assert {spec.environment["OMP_WAIT_POLICY"] for spec in (encoder, *shards)} == {"PASSIVE"}
+
+
+def test_the_topology_lists_each_address_in_its_place():
+    """Shards by number, replicas together, the encoder apart: the file that the router reads."""
+    specs = plan_backends(OPTIONS, FACTS, n_cores=2)
+    assert topology_of(FACTS, specs, ["e", "0a", "0b", "1a", "1b"]) == {
+        "format": 1,
+        "indexes": [{"name": "greek", "version": 3, "shards": [["0a", "0b"], ["1a", "1b"]]}],
+        "encoders": ["e"],
+    }
+
+
+@pytest.mark.parametrize("insecure", [True, False])
+def test_the_router_listens_where_it_is_told(insecure):
+    """Host and port are the operator's, and exposing it is never implied."""
+    options = UpOptions(name="x", index_dir=Path("/i"), host="0.0.0.0", port=7, insecure=insecure)
+    spec = plan_router(options, paths_of("x"))
+    assert spec.port == 7
+    assert spec.arguments[2:4] == ("--host", "0.0.0.0")
+    assert ("--insecure" in spec.arguments) is insecure
+
+
+def test_restarts_slow_down():
+    """0.2 s, doubling, never more than 10 s."""
+    delays = [restart_delay_s(n) for n in range(1, 12)]
+    assert delays[:4] == [0.2, 0.4, 0.8, 1.6]
+    assert delays == sorted(delays)
+    assert delays[-1] == 10.0
+    assert restart_delay_s(10_000) == 10.0

@@ -1,0 +1,106 @@
+"""Metrics through a real server with known rankings, against arithmetic by hand."""
+
+import asyncio
+
+import grpc
+import pytest
+
+from shoal import errors
+from shoal.evaluation.files import Judgment
+from shoal.evaluation.score import EvalPlan, evaluate, parse_metrics
+from shoal.rpc.interceptor import ShoalInterceptor
+from shoal.v1 import priority_pb2, search_pb2_grpc
+from shoal.v1 import search_pb2 as pb
+
+RANKINGS = {"qa": ["p1", "p2", "p3"], "qb": ["p9", "p2", "p1"], "qc": ["p3", "p9", "p8"]}
+
+
+class Ranked(search_pb2_grpc.SearchServiceServicer):
+    """Answers each text with its ranking, every score the same."""
+
+    def __init__(self) -> None:
+        self.requests: list[pb.SearchRequest] = []
+
+    async def Search(self, request, context):
+        self.requests.append(request)
+        results = [
+            pb.QueryResult(
+                hits=[pb.Hit(passage=pb.Passage(id=i), score=0.5) for i in RANKINGS[query.text]]
+            )
+            for query in request.queries
+        ]
+        return pb.SearchResponse(results=results, index="i", version=2, n_probe=4, candidates=100)
+
+    async def StreamSearch(self, requests, context):
+        raise NotImplementedError
+
+    async def ListIndexes(self, request, context):
+        raise NotImplementedError
+
+    async def GetIndex(self, request, context):
+        raise NotImplementedError
+
+
+@pytest.fixture
+async def ranked():
+    servicer = Ranked()
+    server = grpc.aio.server(interceptors=(ShoalInterceptor(),))
+    search_pb2_grpc.add_SearchServiceServicer_to_server(servicer, server)
+    servicer.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    try:
+        yield servicer
+    finally:
+        await server.stop(0)
+
+
+QUERIES = {"a": "qa", "b": "qb", "c": "qc", "unjudged": "qa"}
+QRELS = [Judgment("a", "p1", 1), Judgment("b", "p1", 1), Judgment("c", "p1", 1)]
+
+
+async def run(ranked, **plan):
+    plan = {"metrics": ("Success@1", "Success@3", "RR@3"), "batch": 2, **plan}
+    plan = EvalPlan(target=ranked.target, **plan)
+    return await asyncio.to_thread(evaluate, plan, QUERIES, QRELS)
+
+
+async def test_metrics_are_those_of_the_ranking(ranked):
+    """p1 is first, third and absent: Success@1 1/3, Success@3 2/3, RR (1 + 1/3 + 0) / 3; equal
+    scores don't reorder what the cluster ranked.
+    """
+    report = await run(ranked)
+    assert report.metrics == pytest.approx(
+        {"Success@1": 1 / 3, "Success@3": 2 / 3, "RR@3": (1 + 1 / 3) / 3}
+    )
+    assert (report.n_queries, report.k, report.version, report.n_probe) == (3, 3, 2, 4)
+
+
+async def test_only_what_is_needed_is_asked(ranked):
+    """Judged queries alone, ids alone, as bulk work, with the options given."""
+    await run(ranked, k=7, options={"exact": True})
+    assert sorted(q.text for r in ranked.requests for q in r.queries) == ["qa", "qb", "qc"]
+    for request in ranked.requests:
+        assert request.HasField("fields")
+        assert request.priority == priority_pb2.PRIORITY_BULK
+        assert request.exact
+        assert request.k == 7
+
+
+async def test_k_must_reach_the_cutoff(ranked):
+    """Success@3 of 2 hits would be a lie."""
+    with pytest.raises(errors.InvalidArgumentError, match="Success@3 needs 3"):
+        await run(ranked, k=2)
+
+
+def test_a_judged_query_without_text_is_refused():
+    """A query that can't be asked must not count as a miss."""
+    plan = EvalPlan(target="x", metrics=("RR",))
+    with pytest.raises(errors.CorpusError, match="'z' is judged"):
+        evaluate(plan, QUERIES, [Judgment("z", "p1", 1)])
+
+
+@pytest.mark.parametrize("names", [(), ("Foo@1",), ("Success@",)])
+def test_an_unknown_metric_is_refused(names):
+    """The message gives examples of what there is."""
+    with pytest.raises(errors.InvalidArgumentError, match="Success@20"):
+        parse_metrics(names)
