@@ -1,0 +1,139 @@
+"""Top-k retrieval accuracy through the cluster, beside exact search and BM25: `make bench-quality`.
+
+For each test set: exact float32 search in numpy over the same vectors, the served default recipe,
+BM25 (bm25s, Lucene's variant with k1=1.5, b=0.75, English stop words out), and all three again
+with WordNet's glosses added as distractors and an explicit IVF-PQ recipe. The sets are read from
+`shared/data` beside the checkout.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import bm25s
+import ir_measures
+import numpy as np
+import numpy.typing as npt
+
+from bench.cluster import served
+from bench.corpora import (
+    MODEL,
+    SHARED,
+    WORK,
+    EncodedCorpus,
+    build,
+    encoded_corpus,
+    joined,
+    manifest_of,
+    write_json,
+)
+from encoder_service.bulk import PassageEncoder
+from encoder_service.model import load_encoder
+from shoal.evaluation.files import Judgment, read_qrels, read_queries
+from shoal.evaluation.score import EvalPlan, evaluate, parse_metrics
+
+SETS = ("xquad_en", "squad_tr_visible")
+METRICS = ("Success@1", "Success@20")
+DEPTH = 20
+SHARDS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestSet:
+    """Questions by id and their judgments."""
+
+    name: str
+    queries: Mapping[str, str]
+    qrels: Sequence[Judgment]
+
+
+def main() -> None:
+    """Measures every set and prints one table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", default="IVF512,PQ96x4fs", help="the explicit recipe")
+    recipe = parser.parse_args().recipe
+    encoder = PassageEncoder(load_encoder(MODEL))
+    distractors = encoded_corpus([str(SHARED / "wordnet")], "wordnet")
+    lines = []
+    for name in SETS:
+        folder = SHARED / name
+        test_set = TestSet(
+            name=name,
+            queries=read_queries(folder / "queries.jsonl.gz"),
+            qrels=read_qrels(folder / "qrels.tsv.gz"),
+        )
+        corpus = encoded_corpus([str(folder)], name)
+        lines += _measure(test_set, corpus, encoder, recipe=None)
+        lines += _measure(test_set, joined(corpus, distractors), encoder, recipe=recipe)
+    print(
+        "\n| set | passages | how | n_probe | Success@1 | Success@20 |\n|---|--:|---|--:|--:|--:|"
+    )
+    for line in lines:
+        print("| " + " | ".join(line) + " |")
+    write_json(WORK / "quality.json", lines)
+
+
+def _measure(
+    test_set: TestSet, corpus: EncodedCorpus, encoder: PassageEncoder, *, recipe: str | None
+) -> list[tuple[str, ...]]:
+    texts = [test_set.queries[i] for i in dict.fromkeys(j.query_id for j in test_set.qrels)]
+    rankings = {
+        "exact float32": _exact(corpus, encoder.encode_queries(texts)),
+        "BM25": _bm25(corpus, texts),
+    }
+    n_passages = f"{len(corpus.passages):,}"
+    lines = []
+    folder = build(corpus, n_shards=SHARDS, recipe=recipe)
+    with served(folder) as target:
+        report = evaluate(
+            EvalPlan(target=target, metrics=METRICS), test_set.queries, test_set.qrels
+        )
+    how = f"Shoal, {SHARDS} shards, {manifest_of(folder).recipe}"
+    if report.candidates:
+        how += f", {report.candidates} candidates"
+    figures = (f"{report.metrics[metric] * 100:.2f}" for metric in METRICS)
+    lines.append((test_set.name, n_passages, how, str(report.n_probe or "-"), *figures))
+    for how, rows in rankings.items():
+        scores = _score(test_set, corpus, rows)
+        figures = (f"{scores[metric] * 100:.2f}" for metric in METRICS)
+        lines.append((test_set.name, n_passages, how, "-", *figures))
+    for line in lines:
+        print(line, flush=True)
+    return lines
+
+
+def _exact(corpus: EncodedCorpus, query_vectors: npt.NDArray[np.float32]) -> list[list[int]]:
+    rows: list[list[int]] = []
+    for start in range(0, len(query_vectors), 256):
+        scores = query_vectors[start : start + 256] @ corpus.vectors.T
+        # minus the score and a stable sort: equal scores stay in the order of ingestion
+        rows += np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH].tolist()
+    return rows
+
+
+def _bm25(corpus: EncodedCorpus, texts: Sequence[str]) -> list[list[int]]:
+    passages = [f"{p.title} {p.text}" for p in corpus.passages]
+    index = bm25s.BM25()
+    index.index(bm25s.tokenize(passages, stopwords="en", show_progress=False), show_progress=False)
+    queries = bm25s.tokenize(list(texts), stopwords="en", show_progress=False)
+    rows, _scores = index.retrieve(queries, k=DEPTH, show_progress=False)
+    return [[int(row) for row in found] for found in rows]
+
+
+def _score(
+    test_set: TestSet, corpus: EncodedCorpus, rankings: Sequence[Sequence[int]]
+) -> dict[str, float]:
+    measures = parse_metrics(METRICS)
+    judged = dict.fromkeys(judgment.query_id for judgment in test_set.qrels)
+    run = [
+        ir_measures.ScoredDoc(query_id, corpus.passages[row].id, -float(rank))
+        for query_id, rows in zip(judged, rankings, strict=True)
+        for rank, row in enumerate(rows)
+    ]
+    qrels = [ir_measures.Qrel(j.query_id, j.passage_id, j.relevance) for j in test_set.qrels]
+    figures = ir_measures.calc_aggregate(list(measures.values()), qrels, run)
+    return {name: float(figures[measure]) for name, measure in measures.items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""One real cluster for the end-to-end tests: built and served through the public command.
+
+Everything is real: the packaged MiniLM encodes, two shard servers search, a router merges.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from facts import FACTS
+
+SHOAL = str(Path(sys.executable).with_name("shoal"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """A running cluster: its name, its router's host:port and its environment."""
+
+    name: str
+    target: str
+    environment: dict[str, str]
+    index_dir: Path
+
+    def shoal(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        """Runs the command."""
+        return run_shoal(*arguments, environment=self.environment, check=check)
+
+
+def run_shoal(
+    *arguments: str, environment: dict[str, str], check: bool = True
+) -> "subprocess.CompletedProcess[str]":
+    done = subprocess.run(
+        [SHOAL, *arguments], capture_output=True, text=True, timeout=110, env=environment
+    )
+    assert not check or done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def status_of(name: str, environment: dict[str, str]) -> dict[str, Any]:
+    done = run_shoal("status", "--name", name, "--json", environment=environment)
+    return dict(json.loads(done.stdout))
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The tests' own state folder, so that no cluster of the machine's user is touched."""
+    return {**os.environ, "XDG_STATE_HOME": str(tmp_path_factory.mktemp("state"))}
+
+
+@pytest.fixture(scope="session")
+def cluster(
+    tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
+) -> Iterator[Cluster]:
+    """A cluster of two shards over FACTS."""
+    folder = tmp_path_factory.mktemp("cluster")
+    corpus, index_dir = folder / "facts.jsonl", folder / "facts"
+    corpus.write_text(
+        "".join(
+            json.dumps({"_id": id_, "title": title, "text": text, "metadata": {"words": len(text)}})
+            + "\n"
+            for id_, (title, text) in FACTS.items()
+        )
+    )
+    run_shoal(
+        "index", "build", "--corpus", str(corpus), "--index", str(index_dir), "--shards", "2",
+        environment=environment,
+    )  # fmt: skip
+    name = f"test-{os.getpid()}"
+    run_shoal(
+        "up", "--index", str(index_dir), "--name", name, "--port", "0", "--detach",
+        environment=environment,
+    )  # fmt: skip
+    try:
+        target = status_of(name, environment)["target"]
+        yield Cluster(name=name, target=target, environment=environment, index_dir=index_dir)
+    finally:
+        run_shoal("down", "--name", name, environment=environment)

@@ -1,0 +1,62 @@
+"""The wheel alone is the client."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from facts import FACTS
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "transformers", "faiss", "pyarrow", "ray")
+
+
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory) -> Path:
+    """A fresh environment with the wheel and what it asks for, nothing else."""
+    folder = tmp_path_factory.mktemp("bare")
+    pip = ["-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run(
+        [sys.executable, *pip, "wheel", "--no-deps", "--wheel-dir", folder / "dist", ROOT],
+        check=True, timeout=100, capture_output=True,
+    )  # fmt: skip
+    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True, timeout=60)
+    (wheel,) = (folder / "dist").glob("shoal-*.whl")
+    python = folder / "venv" / "bin" / "python"
+    subprocess.run(
+        [python, *pip, "install", "-c", ROOT / "constraints.txt", wheel],
+        check=True, timeout=100, capture_output=True,
+    )  # fmt: skip
+    return python
+
+
+def test_search_works_from_the_wheel_alone(cluster, bare_python):
+    """`shoal search` needs neither pyarrow, torch, faiss nor ray."""
+    done = subprocess.run(
+        [bare_python.with_name("shoal"), "search", "which animal is the biggest", "-k", "1",
+         "--target", cluster.target, "--json"],
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["hits"][0]["text"] == FACTS["whale"][1]
+
+
+def test_the_bare_install_has_nothing_heavy(bare_python):
+    """What a server needs is not what a client downloads."""
+    for module in HEAVY:
+        done = subprocess.run([bare_python, "-c", f"import {module}"], capture_output=True)
+        assert done.returncode == 1, f"{module} came with the bare install"
+
+
+def test_a_command_that_needs_more_says_what_to_install(bare_python):
+    """One line, not a traceback."""
+    done = subprocess.run(
+        [bare_python.with_name("shoal"), "index", "verify", "--index", "x"],
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "pip install 'shoal[" in done.stderr
+    assert "Traceback" not in done.stderr
