@@ -15,9 +15,8 @@ from typing import Generic, Protocol, TypeVar
 from router.config import RouterConfig
 from router.encoder_client import Encoded, EncoderClient
 from router.lane import Lane
+from router.passages import Fetched, PassageJob
 from router.shard_client import (
-    PassageColumns,
-    PassageJob,
     SearchSettings,
     ShardClient,
     ShardReply,
@@ -104,9 +103,14 @@ class Replica(Generic[Description]):
             self.eject(str(failure))
 
     async def close(self) -> None:
-        """Stops watching and closes the connection."""
+        """Stops watching and closes the connection; calls under way end as unavailable."""
         self._watch.cancel()
+        self.checked.set()  # nobody may wait for a check that never comes
         await self._client.close()
+
+    def _fault(self, description: Description) -> str:  # noqa: ARG002 -- for subclasses to look at
+        """Why a process that tells this of itself can't be used; empty where it can."""
+        return ""
 
     async def _watch_forever(self) -> None:
         while True:
@@ -117,8 +121,14 @@ class Replica(Generic[Description]):
     async def _check(self) -> None:
         try:
             description = await self._client.describe(_DESCRIBE_TIMEOUT_S)
+            fault = self._fault(description)
         except ShoalError as failure:
-            self.eject(failure.message)
+            fault = failure.message
+        except Exception as failure:  # whatever a process tells of itself must not end the router
+            logger.exception("%s can't be understood", self.address)
+            fault = f"can't be understood: {failure!r}"
+        if fault:
+            self.eject(fault)
             return
         if not self.usable:
             logger.info("%s is healthy", self.address)
@@ -132,8 +142,9 @@ class ShardReplica(Replica[ShardDescription]):
     """One shard server and the two lanes before it: searches and passages."""
 
     def __init__(
-        self, address: str, shard: int, config: RouterConfig, tasks: asyncio.TaskGroup
+        self, address: str, index: str, shard: int, config: RouterConfig, tasks: asyncio.TaskGroup
     ) -> None:
+        self.index = index
         self.shard = shard
         self._shard_client = ShardClient(address, inline_hits=config.inline_hits)
         super().__init__(self._shard_client, config, tasks)
@@ -144,7 +155,7 @@ class ShardReplica(Replica[ShardDescription]):
             max_cost=config.max_batch_cost,
             on_batch=batch_size.observe,
         )
-        self.passages: Lane[tuple[SearchSettings, PassageJob], PassageColumns] = Lane(
+        self.passages: Lane[tuple[SearchSettings, PassageJob], Fetched] = Lane(
             self._get_passages,
             tasks=tasks,
             max_cost=config.max_batch_cost,
@@ -153,6 +164,22 @@ class ShardReplica(Replica[ShardDescription]):
         self._count = {
             code: metrics.SHARD_REQUESTS.labels(str(shard), code) for code in ("OK", "FAILED")
         }
+
+    async def close(self) -> None:
+        """As every replica; what waits in its lanes ends too."""
+        self.searches.close()
+        self.passages.close()
+        await super().close()
+
+    def _fault(self, description: ShardDescription) -> str:
+        shard, versions = description
+        names = {version.name for version in versions.values()}
+        if not versions:
+            return "has no version open"
+        if shard != self.shard or names != {self.index}:
+            told = ", ".join(sorted(names))
+            return f"serves shard {shard} of {told}, not shard {self.shard} of {self.index}"
+        return ""
 
     @property
     def load(self) -> int:
@@ -173,7 +200,7 @@ class ShardReplica(Replica[ShardDescription]):
 
     async def _get_passages(
         self, jobs: Sequence[tuple[SearchSettings, PassageJob]], timeout_s: float
-    ) -> Sequence[PassageColumns]:
+    ) -> Sequence[Fetched]:
         settings = jobs[0][0]
         places = [job for _, job in jobs]
         return await self._counted(self._shard_client.passages(settings, places, timeout_s))
@@ -201,6 +228,11 @@ class EncoderReplica(Replica[EncoderContract]):
             max_cost=config.max_batch_texts,
             on_batch=metrics.BATCH_SIZE.labels("router_encoder").observe,
         )
+
+    async def close(self) -> None:
+        """As every replica; what waits in its lane ends too."""
+        self.lane.close()
+        await super().close()
 
     @property
     def load(self) -> int:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from router.batching import MAX_COST
 from shoal.config import ProcessConfig
 
 
@@ -15,7 +16,10 @@ class RouterConfig(ProcessConfig):
         16_384, ge=1, description="queries under way at once; more are refused as overload"
     )
     max_batch_cost: int = Field(
-        65_536, ge=1, description="queries x n_probe that travel to a shard in one call"
+        MAX_COST,
+        ge=1,
+        le=MAX_COST,
+        description="queries x n_probe that travel to a shard in one call",
     )
     max_batch_texts: int = Field(
         256, ge=1, le=1024, description="texts that travel to an encoder in one call"

@@ -8,6 +8,7 @@ import numpy as np
 
 from shoal import vectors
 from shoal.contract import EncoderContract, from_proto
+from shoal.errors import FailedPreconditionError, InvalidArgumentError
 from shoal.rpc.channel import open_channel
 from shoal.rpc.status import error_of
 from shoal.v1 import encoder_pb2 as pb
@@ -34,7 +35,12 @@ class EncoderClient:
     async def encode(
         self, fingerprint: str, priority: int, jobs: Sequence[Sequence[str]], timeout_s: float
     ) -> list[Encoded]:
-        """The vectors of each job's questions, from one call. Raises ShoalError."""
+        """The vectors of each job's questions, from one call.
+
+        Raises:
+            FailedPreconditionError: vectors that the encoder asked for can't have made.
+            ShoalError: the call's failure.
+        """
         request = pb.EncodeRequest(
             texts=[text for texts in jobs for text in texts],
             role=pb.ENCODE_ROLE_QUERY,
@@ -45,7 +51,7 @@ class EncoderClient:
             reply = await self._stub.Encode(request, timeout=timeout_s)
         except grpc.RpcError as failure:
             raise error_of(failure) from failure
-        matrix = vectors.from_proto(reply.vectors, "vectors")
+        matrix = _checked(reply, fingerprint, len(request.texts))
         stops = np.cumsum([len(texts) for texts in jobs]).tolist()
         return [
             Encoded(query_vectors=matrix[a:b], truncated=tuple(reply.truncated[a:b]))
@@ -63,3 +69,22 @@ class EncoderClient:
     async def close(self) -> None:
         """Closes the connection."""
         await self._channel.close()
+
+
+def _checked(reply: pb.EncodeResponse, fingerprint: str, n_texts: int) -> Matrix:
+    if reply.fingerprint != fingerprint:
+        raise FailedPreconditionError(
+            f"the encoder {reply.fingerprint[:12]} answered instead of {fingerprint[:12]}"
+        )
+    try:
+        matrix = vectors.from_proto(reply.vectors, "vectors")
+    except InvalidArgumentError as broken:  # the encoder's fault, not the caller's
+        raise FailedPreconditionError(
+            f"the encoder's reply is broken: {broken.message}"
+        ) from broken
+    if len(matrix) != n_texts or len(reply.truncated) != n_texts:
+        raise FailedPreconditionError(
+            f"the encoder answered {len(matrix)} vectors and {len(reply.truncated)} flags for "
+            f"{n_texts} texts"
+        )
+    return matrix

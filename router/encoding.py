@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from router.batching import text_cost
 from router.cluster import EncoderReplica
 from router.encoder_client import Encoded
 from router.query import SearchQuery
@@ -14,7 +15,8 @@ from shoal.errors import (
     CancelledError,
     DeadlineExceededError,
     FailedPreconditionError,
-    InternalError,
+    OverloadedError,
+    ShoalError,
     UnavailableError,
 )
 from shoal.rpc.deadline import Deadline
@@ -34,14 +36,17 @@ async def encode(
     Raises:
         FailedPreconditionError: the encoders that can be reached are not the index's.
         UnavailableError: none can be reached.
+        OverloadedError: those that can be reached are full.
         DeadlineExceededError: the vectors did not come in time.
     """
     if not query.texts:
         return query.vectors, _NONE_TRUNCATED
     encoded = await _ask(query, encoders, deadline, rng)
-    if encoded.query_vectors.shape != (len(query.texts), query.index.dim):
-        raise InternalError(
-            f"the encoder answered {encoded.query_vectors.shape} for {len(query.texts)} texts"
+    dim = encoded.query_vectors.shape[1]
+    if dim != query.index.dim:
+        raise FailedPreconditionError(
+            f"the encoder's vectors have {dim} dimensions, index {query.index.name} has "
+            f"{query.index.dim}"
         )
     cut = zip(query.text_places, encoded.truncated, strict=True)
     truncated = frozenset(place for place, is_cut in cut if is_cut)
@@ -61,14 +66,14 @@ async def _ask(
 ) -> Encoded:
     fingerprint = query.index.question_fingerprint
     matching = [e for e in encoders if e.question_fingerprint == fingerprint]
-    failure = _nobody(query, encoders)
+    failure: ShoalError = _nobody(query, encoders)
     tried: list[EncoderReplica] = []
     while (encoder := choose_replica(matching, tried, rng=rng)) is not None:
         tried.append(encoder)
         answer = encoder.lane.submit(
             (fingerprint, query.priority, query.texts),
             key=(fingerprint, query.priority),
-            cost=len(query.texts),
+            cost=text_cost(query.texts),
             n_items=len(query.texts),
             is_bulk=query.priority == priority_pb2.PRIORITY_BULK,
             deadline=deadline,
@@ -80,6 +85,8 @@ async def _ask(
             raise DeadlineExceededError("the encoder did not answer by the deadline") from late
         except (UnavailableError, CancelledError) as unreachable:
             failure = UnavailableError(f"the encoder failed: {unreachable.message}")
+        except OverloadedError as full:
+            failure = full
     raise failure
 
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from router.batching import search_cost
 from router.cluster import ShardReplica
 from router.outcomes import Outcome, ShardOutcome, another_may_help, outcome_of
+from router.passages import Fetched, PassageJob
 from router.replicas import choose_replica
 from router.shard_client import (
-    PassageColumns,
-    PassageJob,
     SearchSettings,
     ShardReply,
 )
@@ -50,7 +50,7 @@ Shards = Sequence[Sequence[ShardReplica]]
 """Replicas by shard number."""
 
 Reply = TypeVar("Reply")
-Ask = Callable[[ShardReplica, int], "asyncio.Future[Reply]"]
+Ask = Callable[[ShardReplica, int], asyncio.Future[Reply]]
 """Puts the question for a shard into a replica's lane."""
 
 
@@ -74,7 +74,12 @@ class FanOut:
             return replica.searches.submit(
                 (wanted, query_vectors),
                 key=wanted,
-                cost=len(query_vectors) * max(1, wanted.n_probe),
+                cost=search_cost(
+                    len(query_vectors),
+                    n_probe=wanted.n_probe,
+                    k=wanted.k,
+                    dim=query_vectors.shape[1],
+                ),
                 n_items=len(query_vectors),
                 is_bulk=wanted.priority == priority_pb2.PRIORITY_BULK,
                 deadline=deadline,
@@ -82,7 +87,8 @@ class FanOut:
 
         begun_s = time.perf_counter()
         asked = dict(enumerate(shards))
-        replies, failed = await _Round(ask, self._rng, deadline).run(asked)
+        patience_s = _patience_s(deadline, share=0.1, at_most_s=0.05)
+        replies, failed = await _Round(ask, self._rng, patience_s).run(asked)
         answered = {
             shard: ShardOutcome(outcome=Outcome.OK, elapsed_ms=(reply.arrived_s - begun_s) * 1_000)
             for shard, reply in replies.items()
@@ -95,10 +101,10 @@ class FanOut:
         settings: SearchSettings,
         jobs: Mapping[int, PassageJob],
         deadline: Deadline,
-    ) -> tuple[dict[int, PassageColumns], dict[int, ShardOutcome]]:
+    ) -> tuple[dict[int, Fetched], dict[int, ShardOutcome]]:
         """Passages by shard number, and the outcomes of the shards that didn't give theirs."""
 
-        def ask(replica: ShardReplica, shard: int) -> "asyncio.Future[PassageColumns]":
+        def ask(replica: ShardReplica, shard: int) -> "asyncio.Future[Fetched]":
             job = jobs[shard]
             return replica.passages.submit(
                 (settings, job),
@@ -110,16 +116,19 @@ class FanOut:
             )
 
         asked = {shard: shards[shard] for shard in jobs}
-        return await _Round(ask, self._rng, deadline).run(asked)
+        # a search that waited for a late shard leaves little time: half of it is for the answer
+        patience_s = _patience_s(deadline, share=0.5, at_most_s=0.025)
+        return await _Round(ask, self._rng, patience_s).run(asked)
 
 
 class _Round(Generic[Reply]):
     """One question to several shards, each through its replicas in turn."""
 
-    def __init__(self, ask: Ask[Reply], rng: random.Random, deadline: Deadline) -> None:
+    def __init__(self, ask: Ask[Reply], rng: random.Random, patience_s: float) -> None:
         self._ask = ask
         self._rng = rng
-        self._deadline = deadline
+        # a point in time, not a period: a reply must not buy the others more of it
+        self._until = Deadline.after(patience_s)
         self._under_way: dict[asyncio.Future[Reply], _Attempt] = {}
         self._failed: dict[int, ShardOutcome] = {}
 
@@ -133,7 +142,7 @@ class _Round(Generic[Reply]):
             while self._under_way:
                 done, _ = await asyncio.wait(
                     self._under_way,
-                    timeout=_patience_s(self._deadline),
+                    timeout=self._until.remaining_s(),
                     return_when=asyncio.FIRST_EXCEPTION,
                 )
                 if not done:
@@ -176,7 +185,7 @@ class _Round(Generic[Reply]):
         self._under_way[answer] = _Attempt(shard=shard, tried=[*tried, replica])
 
 
-def _patience_s(deadline: Deadline) -> float:
+def _patience_s(deadline: Deadline, *, share: float, at_most_s: float) -> float:
     """How long to wait for shards, so that a partial answer still goes out in time."""
     remaining_s = deadline.remaining_s()
-    return remaining_s - min(0.05, remaining_s * 0.1)
+    return remaining_s - min(at_most_s, remaining_s * share)

@@ -1,19 +1,24 @@
 """A queue before one replica, so that what waits travels together.
 
-At most two calls are under way; while one is, the other's queries gather. A job that finds the
-lane free leaves at the end of the same turn of the event loop, so a lone query waits for nobody.
-Every rider waits by its own deadline; a shared call lasts until the latest one's and is cancelled
-when the last rider has left. Knows nothing of what is asked.
+At most two calls are under way, the second only with as many queries of its kind as ride the
+first: so many clients end up in two large calls that take turns. A job that finds the lane free
+leaves at the end of the same turn of the event loop, so a lone query waits for nobody. Every rider
+waits by its own deadline; a shared call lasts until the latest one's and is cancelled when the last
+rider has left. What no call can answer any more ends with an error: no rider is ever forgotten.
+Knows nothing of what is asked.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from router.batching import next_batch
-from shoal.errors import InternalError
+from router.batching import next_batch, worth_a_second_call
+from shoal.errors import DeadlineExceededError, ShoalError, UnavailableError
 from shoal.rpc.deadline import Deadline
+
+logger = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 2
 
@@ -54,10 +59,14 @@ class Lane(Generic[Payload, Reply]):
         self._tasks = tasks
         self._max_cost = max_cost
         self._on_batch = on_batch
-        self._waiting: list[Rider[Payload, Reply]] = []
+        # in the order of arrival; a dict, so that a rider leaves without a search for it
+        self._waiting: dict[Rider[Payload, Reply], None] = {}
+        self._n_waiting = 0
         self._in_flight = 0
-        self._riding = 0
+        # items under way by key
+        self._riding: dict[Hashable, int] = {}
         self._woken = False
+        self._closed = False
 
     @property
     def in_flight(self) -> int:
@@ -67,12 +76,12 @@ class Lane(Generic[Payload, Reply]):
     @property
     def n_waiting(self) -> int:
         """Items queued."""
-        return sum(rider.n_items for rider in self._waiting)
+        return self._n_waiting
 
     @property
     def load(self) -> int:
         """Items queued or under way."""
-        return self.n_waiting + self._riding
+        return self._n_waiting + sum(self._riding.values())
 
     def submit(
         self,
@@ -98,54 +107,88 @@ class Lane(Generic[Payload, Reply]):
             deadline=deadline,
             answer=loop.create_future(),
         )
-        self._waiting.append(rider)
+        if self._closed:
+            _fail([rider], UnavailableError("the connection was closed"))
+            return rider.answer
+        self._waiting[rider] = None
+        self._n_waiting += n_items
+        rider.answer.add_done_callback(lambda _answer: self._take(rider))
         if not self._woken and self._in_flight < MAX_IN_FLIGHT:
             self._woken = True
             loop.call_soon(self._wake)
         return rider.answer
+
+    def close(self) -> None:
+        """Ends what waits with UnavailableError, and everything submitted from now on."""
+        self._closed = True
+        _fail(list(self._waiting), UnavailableError("the connection was closed"))
+
+    def _take(self, rider: Rider[Payload, Reply]) -> None:
+        if rider in self._waiting:
+            del self._waiting[rider]
+            self._n_waiting -= rider.n_items
 
     def _wake(self) -> None:
         self._woken = False
         self._depart()
 
     def _depart(self) -> None:
-        while self._in_flight < MAX_IN_FLIGHT:
-            self._waiting = [
-                r for r in self._waiting if not r.answer.done() and not r.deadline.expired
-            ]
-            if not self._waiting:
-                return
-            batch = next_batch(self._waiting, self._max_cost)
-            boarded = set(map(id, batch))
-            self._waiting = [r for r in self._waiting if id(r) not in boarded]
-            self._in_flight += 1
-            self._tasks.create_task(self._ride(batch))
+        while self._waiting and self._in_flight < MAX_IN_FLIGHT and not self._closed:
+            batch = self._next_batch()
+            if not batch:
+                return  # the call under way comes back soon, and these leave together with more
+            for rider in batch:
+                self._take(rider)
+            riders = [rider for rider in batch if not rider.answer.done() and _in_time(rider)]
+            if riders:
+                self._in_flight += 1
+                key = riders[0].key
+                self._riding[key] = self._riding.get(key, 0) + _n_items(riders)
+                self._tasks.create_task(self._ride(riders))
+
+    def _next_batch(self) -> list[Rider[Payload, Reply]]:
+        """Who should leave now; nobody where what waits had better be joined by more."""
+        waiting: Collection[Rider[Payload, Reply]] = self._waiting
+        while waiting:
+            batch = next_batch(waiting, self._max_cost)
+            key = batch[0].key
+            if worth_a_second_call(_n_items(batch), self._riding.get(key, 0)):
+                return batch
+            waiting = [rider for rider in waiting if rider.key != key]  # others don't wait for it
+        return []
 
     async def _ride(self, batch: list[Rider[Payload, Reply]]) -> None:
-        n_items = sum(rider.n_items for rider in batch)
-        self._riding += n_items
-        self._on_batch(n_items)
-        leaving = _LastOff(asyncio.current_task(), len(batch))
+        n_items = _n_items(batch)
+        task = asyncio.current_task()
+        leaving = _LastOff(task, len(batch))
         for rider in batch:
             rider.answer.add_done_callback(leaving)
-        timeout_s = max(rider.deadline.remaining_s() for rider in batch)
+        failure: Exception = UnavailableError("the connection was closed before the answer came")
         try:
+            self._on_batch(n_items)
+            timeout_s = max(rider.deadline.remaining_s() for rider in batch)
             replies = await self._call([rider.payload for rider in batch], timeout_s)
-        except asyncio.CancelledError:
-            if not leaving.all_left:
-                raise
-        except Exception as failure:  # noqa: BLE001 -- every rider hears of it, whatever it is
-            _fail(batch, failure)
-        else:
-            leaving.arrived = True
             for rider, reply in zip(batch, replies, strict=True):
                 if not rider.answer.done():
                     rider.answer.set_result(reply)
+        except asyncio.CancelledError:
+            # the last rider left, or the channel was closed under the call: both end this call
+            # alone; only the lane's owner may end the task
+            if not leaving.all_left and task is not None and task.cancelling():
+                self.close()
+                raise
+        except ShoalError as refused:
+            failure = refused
+        except Exception as fault:  # a bug of ours: the riders hear of it, and the lane goes on
+            logger.exception("a shared call failed")
+            failure = fault
         finally:
             leaving.arrived = True
             self._in_flight -= 1
-            self._riding -= n_items
-            _fail(batch, InternalError("the router stopped before the shard answered"))
+            self._riding[batch[0].key] -= n_items
+            if not self._riding[batch[0].key]:
+                del self._riding[batch[0].key]
+            _fail(batch, failure)
             self._depart()
 
 
@@ -166,6 +209,18 @@ class _LastOff:
         self._left += 1
         if self.all_left and not self.arrived and self._call is not None:
             self._call.cancel()
+
+
+def _n_items(batch: Sequence[Rider[Payload, Reply]]) -> int:
+    return sum(rider.n_items for rider in batch)
+
+
+def _in_time(rider: Rider[Payload, Reply]) -> bool:
+    """Whether it may still ride; one that is too late ends here and costs nothing."""
+    if not rider.deadline.expired:
+        return True
+    _fail([rider], DeadlineExceededError("the deadline passed in the queue"))
+    return False
 
 
 def _fail(batch: Sequence[Rider[Payload, Reply]], failure: Exception) -> None:

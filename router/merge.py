@@ -5,6 +5,7 @@ The order is total: by score, best first, then by ordinal; so it is the same for
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -46,9 +47,7 @@ def merge_top_k(
         offset: hits to skip from the best on.
         score_threshold: leave out hits that score lower.
     """
-    widths = [part.ordinals.shape[1] for part in parts]
-    part_of = np.repeat(np.arange(len(parts)), widths)
-    column_of = np.concatenate([np.arange(width) for width in widths])
+    part_of, column_of = _origins(tuple(part.ordinals.shape[1] for part in parts))
     ordinals = np.concatenate([part.ordinals for part in parts], axis=1)
     scores = np.concatenate([part.scores for part in parts], axis=1)
     absent = ordinals < 0
@@ -56,10 +55,19 @@ def merge_top_k(
         absent |= scores < score_threshold
     # the fillers go last whatever their score: absent is the first key of the order
     order = np.lexsort((ordinals, -scores, absent), axis=-1)[:, offset : offset + k]
-    taken = np.take_along_axis(absent, order, axis=1)
+    # places in the flat matrices: np.take on them is several times cheaper than take_along_axis
+    places = order + np.arange(len(ordinals))[:, None] * ordinals.shape[1]
     return Winners(
-        parts=np.where(taken, NO_HIT, part_of[order]),
+        parts=np.where(absent.take(places), NO_HIT, part_of[order]),
         columns=column_of[order],
-        ordinals=np.take_along_axis(ordinals, order, axis=1),
-        scores=np.take_along_axis(scores, order, axis=1),
+        ordinals=ordinals.take(places),
+        scores=scores.take(places),
     )
+
+
+@lru_cache(maxsize=256)
+def _origins(widths: tuple[int, ...]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """For each column of the parts laid side by side: which part it is of, and its column there."""
+    part_of = np.repeat(np.arange(len(widths)), widths)
+    column_of = np.concatenate([np.arange(width) for width in widths])
+    return part_of, column_of

@@ -20,6 +20,8 @@ MAX_K = 1_000
 MAX_N_PROBE = 2_048
 MAX_TEXT_BYTES = 64 * 1024
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
+MAX_FETCHED = 65_536
+"""Passages that one call to a shard gives; all winners may lie in one shard."""
 DEFAULT_K = 10
 FIELDS = frozenset({"title", "text", "metadata"})
 
@@ -160,12 +162,19 @@ def _fields(request: pb.SearchRequest) -> frozenset[str]:
     unknown = sorted(wanted - FIELDS)
     if unknown:
         raise InvalidArgumentError(
-            f"fields names {unknown[0]!r}; a passage has title, text and metadata", field="fields"
+            f"fields names {unknown[0][:64]!r}; a passage has title, text and metadata",
+            field="fields",
         )
     return wanted
 
 
 def _check_answer_size(n_queries: int, k: int, fields: frozenset[str]) -> None:
+    if fields and n_queries * k > MAX_FETCHED:
+        raise InvalidArgumentError(
+            f"{n_queries} queries of k={k} are {n_queries * k:,} passages, at most "
+            f"{MAX_FETCHED:,} come with their fields; ask for fewer, or for no fields",
+            field="queries",
+        )
     hit_bytes = _BARE_HIT_BYTES + sum(_HIT_BYTES[name] for name in fields)
     if n_queries * k * hit_bytes > MAX_ANSWER_BYTES:
         raise InvalidArgumentError(

@@ -23,10 +23,14 @@ from shoal.errors import (
     UnavailableError,
 )
 from shoal.rpc import metrics
+from shoal.rpc.deadline import DEFAULT_TIMEOUT_S
 
 logger = logging.getLogger(__name__)
 
 _WATCH_S = 0.25
+
+_LINGER_S = DEFAULT_TIMEOUT_S
+"""How long a replica that left the topology is kept for queries that began before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +43,40 @@ class ServedIndex:
 
     @property
     def described(self) -> IndexVersion | None:
-        """What the index is, as any replica tells that has the pinned version open."""
+        """What the index is, as any replica tells that has the pinned version open; None while
+        none does, or where its number of shards is not the topology's.
+        """
+        told = self._told()
+        return told if told and len(told.n_live_by_shard) == len(self.shards) else None
+
+    def _told(self) -> IndexVersion | None:
         for replica in (r for replicas in self.shards for r in replicas):
             if (known := replica.versions.get(self.version)) is not None:
                 return known
         return None
+
+    @property
+    def disagreement(self) -> str:
+        """How the shard servers disagree with the topology; empty where they don't."""
+        told = self._told()
+        if told is None or len(told.n_live_by_shard) == len(self.shards):
+            return ""
+        return (
+            f"the topology names index {self.name} with {len(self.shards)} shards, but its shard "
+            f"servers serve {len(told.n_live_by_shard)}"
+        )
+
+    @property
+    def best_shards(self) -> tuple[tuple[ShardReplica, ...], ...]:
+        """Replicas by shard: those that have the version open, or all where none is known to.
+
+        One that refuses at once for want of the version has the least load, and would be asked
+        first for ever.
+        """
+        return tuple(
+            tuple(r for r in replicas if self.version in r.versions) or replicas
+            for replicas in self.shards
+        )
 
     def coverage(self) -> float:
         """The share of the live passages that healthy replicas hold; 0.0 while nothing is known."""
@@ -85,15 +118,11 @@ def describe(index: ServedIndex) -> IndexVersion:
         UnavailableError: no shard server has been reached yet.
         FailedPreconditionError: its shard servers disagree with the topology.
     """
-    known = index.described
-    if known is None:
-        raise UnavailableError(f"no shard of index {index.name} version {index.version} is there")
-    if known.name != index.name or len(known.n_live_by_shard) != len(index.shards):
-        raise FailedPreconditionError(
-            f"the topology names index {index.name} with {len(index.shards)} shards, but its shard "
-            f"servers serve {known.name} with {len(known.n_live_by_shard)}"
-        )
-    return known
+    if (known := index.described) is not None:
+        return known
+    if index.disagreement:
+        raise FailedPreconditionError(index.disagreement)
+    raise UnavailableError(f"no shard of index {index.name} version {index.version} is there")
 
 
 class Registry:
@@ -103,9 +132,11 @@ class Registry:
         self._config = config
         self._path = Path(config.topology)
         self._stack = contextlib.AsyncExitStack()
-        self._shard_replicas: dict[tuple[str, int], ShardReplica] = {}
+        self._shard_replicas: dict[tuple[str, str, int], ShardReplica] = {}
         self._encoder_replicas: dict[str, EncoderReplica] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
         self._seen: tuple[int, int] | None = None
+        self._complaint = ""
         self.served = Served()
 
     async def __aenter__(self) -> Self:
@@ -125,6 +156,8 @@ class Registry:
     async def _close(self) -> None:
         for replica in self._replicas():
             await replica.close()
+        for retiring in self._retiring:
+            retiring.cancel()
         await self._stack.aclose()
 
     def _replicas(self) -> list[ShardReplica | EncoderReplica]:
@@ -138,11 +171,12 @@ class Registry:
     def _read(self) -> Topology:
         try:
             stat = self._path.stat()
-            topology = parse_topology(self._path.read_text(encoding="utf-8"), str(self._path))
+            self._seen = (stat.st_mtime_ns, stat.st_ino)  # a broken file is read once, not for ever
+            return parse_topology(self._path.read_text(encoding="utf-8"), str(self._path))
         except OSError as failure:
             raise ConfigError(f"can't read topology {self._path}: {failure.strerror}") from failure
-        self._seen = (stat.st_mtime_ns, stat.st_ino)
-        return topology
+        except UnicodeDecodeError as failure:
+            raise ConfigError(f"topology {self._path} is not UTF-8") from failure
 
     async def _watch(self) -> None:
         while True:
@@ -151,10 +185,13 @@ class Registry:
                 stat = await asyncio.to_thread(self._path.stat)
                 if (stat.st_mtime_ns, stat.st_ino) != self._seen:
                     self._apply(await asyncio.to_thread(self._read))
-                    await self._close_unnamed()
+                    self._retire_unnamed()
                     logger.info("topology read again")
+                self._complaint = ""
             except (OSError, ConfigError) as failure:
-                logger.warning("topology kept as it was: %s", failure)
+                if str(failure) != self._complaint:
+                    logger.warning("topology kept as it was: %s", failure)
+                self._complaint = str(failure)
 
     def _apply(self, topology: Topology) -> None:
         indexes = {
@@ -162,7 +199,7 @@ class Registry:
                 name=spec.name,
                 version=spec.version,
                 shards=tuple(
-                    tuple(self._shard_replica(address, shard) for address in addresses)
+                    tuple(self._shard_replica(address, spec.name, shard) for address in addresses)
                     for shard, addresses in enumerate(spec.shards)
                 ),
             )
@@ -174,10 +211,10 @@ class Registry:
             metrics.INDEX_VERSION.labels(index.name).set(index.version)
             metrics.COVERAGE.labels(index.name).set_function(index.coverage)
 
-    def _shard_replica(self, address: str, shard: int) -> ShardReplica:
-        key = (address, shard)
+    def _shard_replica(self, address: str, index: str, shard: int) -> ShardReplica:
+        key = (address, index, shard)
         if key not in self._shard_replicas:
-            self._shard_replicas[key] = ShardReplica(address, shard, self._config, self._tasks)
+            self._shard_replicas[key] = ShardReplica(*key, self._config, self._tasks)
         return self._shard_replicas[key]
 
     def _encoder_replica(self, address: str) -> EncoderReplica:
@@ -185,13 +222,25 @@ class Registry:
             self._encoder_replicas[address] = EncoderReplica(address, self._config, self._tasks)
         return self._encoder_replicas[address]
 
-    async def _close_unnamed(self) -> None:
+    def _retire_unnamed(self) -> None:
         indexes = self.served.indexes.values()
         named = {id(r) for index in indexes for replicas in index.shards for r in replicas}
         named |= {id(encoder) for encoder in self.served.encoders}
         for key, shard_replica in list(self._shard_replicas.items()):
             if id(shard_replica) not in named:
-                await self._shard_replicas.pop(key).close()
+                self._start_retiring(self._shard_replicas.pop(key))
         for address, encoder_replica in list(self._encoder_replicas.items()):
             if id(encoder_replica) not in named:
-                await self._encoder_replicas.pop(address).close()
+                self._start_retiring(self._encoder_replicas.pop(address))
+
+    def _start_retiring(self, replica: ShardReplica | EncoderReplica) -> None:
+        retiring = self._tasks.create_task(_retire(replica))
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
+
+
+async def _retire(replica: ShardReplica | EncoderReplica) -> None:
+    try:
+        await asyncio.sleep(_LINGER_S)
+    finally:
+        await replica.close()

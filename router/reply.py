@@ -1,15 +1,13 @@
 """Values to the public messages. The other half of `query`: protobuf begins here."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from router.merge import NO_HIT
+from router.passages import PassageColumns
 from router.query import SearchQuery
 from router.registry import ServedIndex
 from router.search import Found
-from router.shard_client import PassageColumns, TextColumn
 from router.topology import IndexVersion
-from shoal.internal.v1 import shard_pb2
 from shoal.v1 import search_pb2 as pb
 
 
@@ -54,7 +52,6 @@ def to_response(query: SearchQuery, found: Found, clocked: Clocked) -> pb.Search
 
 
 def _add_results(response: pb.SearchResponse, found: Found) -> None:
-    readers = {shard: _Passages(columns) for shard, columns in found.passages.items()}
     accuracy = pb.ACCURACY_EXACT if found.is_exact else pb.ACCURACY_APPROXIMATE
     winners = found.winners
     # lists of Python numbers once: reading them one by one from arrays costs ten times as much
@@ -73,36 +70,18 @@ def _add_results(response: pb.SearchResponse, found: Found) -> None:
                 break
             shard = found.shards[part]
             hit = add_hit(score=score, accuracy=accuracy, ordinal=ordinal, shard=shard)
-            readers[shard].read(place, hit.passage)
+            _fill(hit.passage, found.passages[shard], place)
 
 
-class _Passages:
-    """Reads passages out of columns."""
-
-    def __init__(self, columns: PassageColumns) -> None:
-        self._ids = _reader(columns.ids)
-        self._titles = _reader(columns.titles) if columns.titles else None
-        self._texts = _reader(columns.texts) if columns.texts else None
-        self._metadata: Sequence[shard_pb2.Metadata] = columns.metadata
-
-    def read(self, place: int, passage: pb.Passage) -> None:
-        passage.id = self._ids(place)
-        if self._titles is not None:
-            passage.title = self._titles(place)
-        if self._texts is not None:
-            passage.text = self._texts(place)
-        if self._metadata:
-            for name, value in self._metadata[place].values.items():
-                passage.metadata[name].CopyFrom(value)
-
-
-def _reader(column: TextColumn) -> Callable[[int], str]:
-    data, offsets = column.data, column.offsets.tolist()
-
-    def read(place: int) -> str:
-        return data[offsets[place] : offsets[place + 1]].decode()
-
-    return read
+def _fill(passage: pb.Passage, columns: PassageColumns, place: int) -> None:
+    passage.id = columns.ids[place]
+    if columns.titles is not None:
+        passage.title = columns.titles[place]
+    if columns.texts is not None:
+        passage.text = columns.texts[place]
+    if columns.metadata:
+        for name, value in columns.metadata[place].values.items():
+            passage.metadata[name].CopyFrom(value)
 
 
 def to_index(index: ServedIndex, known: IndexVersion) -> pb.Index:

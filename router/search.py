@@ -13,10 +13,11 @@ from router.encoding import encode
 from router.fanout import FanOut, Replies
 from router.merge import NO_HIT, Winners, merge_top_k
 from router.outcomes import Outcome, ShardOutcome
+from router.passages import PassageColumns, PassageJob
 from router.query import SearchQuery
 from router.registry import Served, ServedIndex
-from router.shard_client import PassageColumns, PassageJob, SearchSettings
-from shoal.errors import InsufficientCoverageError
+from router.shard_client import SearchSettings
+from shoal.errors import DeadlineExceededError, InsufficientCoverageError
 from shoal.rpc.deadline import Deadline
 from shoal.vectors import Matrix
 
@@ -64,9 +65,12 @@ class Searcher:
 
         Raises:
             InsufficientCoverageError: fewer passages were searched than the query allows.
+            DeadlineExceededError: there is no time, or no shard answered in time.
             ShoalError: the encoder's failures, as `encode`.
         """
         begun_s = time.perf_counter()
+        if deadline.expired:
+            raise DeadlineExceededError("the deadline passed before the search began")
         self._refuse_hopeless(query, index)
         query_vectors, truncated = await encode(query, served.encoders, deadline, self._rng)
         encoded_s = time.perf_counter()
@@ -77,7 +81,7 @@ class Searcher:
             merging_s = time.perf_counter()
             merged = _merge(query, replies)
             merge_s += time.perf_counter() - merging_s
-            passages, failed = await self._fetch(query, index, merged, deadline)
+            failed = await self._fetch(query, index, merged, deadline)
             if not failed:
                 break
             replies = replies.without(failed)  # its hits have no text now: answer without them
@@ -86,7 +90,7 @@ class Searcher:
             winners=merged.winners,
             shards=merged.shards,
             places=merged.places,
-            passages=passages,
+            passages=merged.passages,
             outcomes=replies.outcomes,
             coverage=query.index.coverage(set(replies.by_shard)),
             is_exact=all(reply.is_exact for reply in replies.by_shard.values()),
@@ -115,28 +119,32 @@ class Searcher:
                 query.candidates, n_live_shard, n_live))
             for n_live_shard in query.index.n_live_by_shard
         ]  # fmt: skip
-        return await self._fanout.search(index.shards, settings, query_vectors, deadline)
+        return await self._fanout.search(index.best_shards, settings, query_vectors, deadline)
 
     async def _fetch(
         self, query: SearchQuery, index: ServedIndex, merged: "_Merged", deadline: Deadline
-    ) -> tuple[dict[int, PassageColumns], dict[int, ShardOutcome]]:
+    ) -> dict[int, ShardOutcome]:
+        """Gets the winners' passages that didn't come along; the outcomes of shards that failed."""
         if not merged.jobs:
-            return dict(merged.inline), {}
+            return {}
         fetched, failed = await self._fanout.fetch(
-            index.shards, _settings(query, candidates=0), merged.jobs, deadline
+            index.best_shards, _settings(query, candidates=0), merged.jobs, deadline
         )
-        return {**merged.inline, **fetched}, failed
+        for shard, passages in fetched.items():
+            merged.passages[shard] = passages.columns
+            merged.places[merged.winners.parts == merged.shards.index(shard)] += passages.start
+        return failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Merged:
-    """Winners, and their passages: those that came along, and those to fetch, by shard."""
+    """Winners; `passages` that came along, by shard, and the `jobs` that get the others."""
 
     winners: Winners
     shards: tuple[int, ...]
     places: npt.NDArray[np.int64]
-    inline: Mapping[int, PassageColumns]
-    jobs: Mapping[int, PassageJob]
+    passages: dict[int, PassageColumns]
+    jobs: dict[int, PassageJob]
 
 
 def _merge(query: SearchQuery, replies: Replies) -> _Merged:
@@ -145,31 +153,33 @@ def _merge(query: SearchQuery, replies: Replies) -> _Merged:
         winners = Winners(
             parts=nothing, columns=nothing, ordinals=nothing, scores=nothing.astype(np.float32)
         )
-        return _Merged(winners=winners, shards=(), places=nothing, inline={}, jobs={})
+        return _Merged(winners=winners, shards=(), places=nothing, passages={}, jobs={})
     shards = tuple(sorted(replies.by_shard))
-    parts = [replies.by_shard[shard].hits for shard in shards]
+    parts = [replies.by_shard[shard] for shard in shards]
     winners = merge_top_k(
-        parts, query.k, offset=query.offset, score_threshold=query.score_threshold
+        [part.hits for part in parts],
+        query.k,
+        offset=query.offset,
+        score_threshold=query.score_threshold,
     )
-    places = np.zeros(winners.parts.shape, dtype=np.int64)
-    inline: dict[int, PassageColumns] = {}
+    # places among the hits that came along with each part; a filler's is never looked at
+    first_hits = np.stack([part.first_hits for part in parts])
+    places = winners.columns + first_hits[winners.parts, np.arange(query.n_queries)[:, None]]
+    passages: dict[int, PassageColumns] = {}
     jobs: dict[int, PassageJob] = {}
     for number, (shard, part) in enumerate(zip(shards, parts, strict=True)):
+        if part.passages is not None:
+            passages[shard] = part.passages
+            continue
         query_numbers, ranks = np.nonzero(winners.parts == number)
-        columns = winners.columns[query_numbers, ranks]
-        came_along = replies.by_shard[shard].passages
-        if came_along is not None:
-            counts = np.count_nonzero(part.ordinals >= 0, axis=1)
-            starts = np.cumsum(counts) - counts
-            places[query_numbers, ranks] = starts[query_numbers] + columns
-            inline[shard] = came_along
-        elif len(columns):
+        if len(ranks):
+            columns = winners.columns[query_numbers, ranks]
             places[query_numbers, ranks] = np.arange(len(columns))
             jobs[shard] = PassageJob(
-                segments=part.segments[query_numbers, columns],
-                rows=part.rows[query_numbers, columns],
+                segments=part.hits.segments[query_numbers, columns],
+                rows=part.hits.rows[query_numbers, columns],
             )
-    return _Merged(winners=winners, shards=shards, places=places, inline=inline, jobs=jobs)
+    return _Merged(winners=winners, shards=shards, places=places, passages=passages, jobs=jobs)
 
 
 def _settings(query: SearchQuery, *, candidates: int) -> SearchSettings:
@@ -188,6 +198,8 @@ def _settings(query: SearchQuery, *, candidates: int) -> SearchSettings:
 def _refuse_too_little(query: SearchQuery, replies: Replies) -> None:
     coverage = query.index.coverage(set(replies.by_shard))
     if coverage < query.min_coverage:
+        if all(outcome.outcome is Outcome.LATE for outcome in replies.outcomes.values()):
+            raise DeadlineExceededError("no shard answered by the deadline")
         why = ", ".join(
             f"shard {shard} {outcome.outcome.name} ({outcome.detail})"
             for shard, outcome in sorted(replies.outcomes.items())

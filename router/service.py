@@ -1,6 +1,7 @@
 """SearchService over gRPC: convert, search, convert."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -18,11 +19,14 @@ from shoal.rpc.deadline import DEFAULT_TIMEOUT_S, Deadline
 from shoal.rpc.interceptor import as_shoal_error
 from shoal.rpc.request_id import current_request_id
 from shoal.rpc.status import to_status
+from shoal.rpc.unknown import refuse_unknown_fields
 from shoal.v1 import search_pb2 as pb
 from shoal.v1 import search_pb2_grpc
 
+logger = logging.getLogger(__name__)
+
 MAX_STREAM_ITEMS = 256
-"""Items of one stream under way at once; the stream is read on as they end."""
+"""Items of one stream under way at once; the stream is read on as their answers are taken."""
 
 MAX_TIMEOUT_MS = 600_000
 
@@ -53,29 +57,33 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         """Answers items as they come ready."""
         answers: asyncio.Queue[pb.StreamSearchResponse | None] = asyncio.Queue()
         room = asyncio.Semaphore(MAX_STREAM_ITEMS)
+        # one task, ended here and nowhere else; a TaskGroup around a yield would turn the stream's
+        # end into an error
+        reading = asyncio.ensure_future(self._answer_items(request_iterator, answers, room))
+        try:
+            while (response := await answers.get()) is not None:
+                yield response
+                room.release()  # only now: a client that doesn't read holds back its own items
+            await reading
+        finally:
+            reading.cancel()
 
+    async def _answer_items(
+        self,
+        items: AsyncIterator[pb.StreamSearchRequest],
+        answers: "asyncio.Queue[pb.StreamSearchResponse | None]",
+        room: asyncio.Semaphore,
+    ) -> None:
         async def answer(item: pb.StreamSearchRequest) -> None:
-            try:
-                answers.put_nowait(await self._answer_item(item))
-            finally:
-                room.release()
+            answers.put_nowait(await self._answer_item(item))
 
-        async def read() -> None:
-            try:
-                async with asyncio.TaskGroup() as items:
-                    async for item in request_iterator:
-                        await room.acquire()
-                        items.create_task(answer(item))
-            finally:
-                answers.put_nowait(None)
-
-        async with asyncio.TaskGroup() as stream:
-            reading = stream.create_task(read())
-            try:
-                while (response := await answers.get()) is not None:
-                    yield response
-            finally:
-                reading.cancel()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                async for item in items:
+                    await room.acquire()
+                    tasks.create_task(answer(item))
+        finally:
+            answers.put_nowait(None)
 
     async def ListIndexes(
         self,
@@ -115,12 +123,14 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
 
     async def _answer_item(self, item: pb.StreamSearchRequest) -> pb.StreamSearchResponse:
         try:
+            refuse_unknown_fields(item)
             deadline = _item_deadline(item)
             response = await self._answer(item.request, deadline)
             return pb.StreamSearchResponse(item_id=item.item_id, response=response)
         except ShoalError as error:
             return pb.StreamSearchResponse(item_id=item.item_id, status=to_status(error))
-        except Exception as failure:  # noqa: BLE001 -- an item's fault must not end the stream
+        except Exception as failure:
+            logger.exception("an item failed, request %s", current_request_id())
             status = to_status(as_shoal_error(failure))
             return pb.StreamSearchResponse(item_id=item.item_id, status=status)
 

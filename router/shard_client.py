@@ -4,6 +4,7 @@ A reply that breaks the contract (sizes that disagree, scores out of order, NaN)
 InvalidReplyError, so that it can never be merged.
 """
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from router.merge import ShardHits
+from router.passages import Fetched, PassageColumns, PassageJob, TextColumn
 from router.topology import IndexVersion, OperatingPoint
 from shoal import vectors
 from shoal.errors import ShoalError
@@ -44,53 +46,18 @@ class SearchSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TextColumn:
-    """Texts laid end to end: text i is data[offsets[i]:offsets[i + 1]] in UTF-8."""
-
-    data: bytes
-    offsets: npt.NDArray[np.uint32]
-
-    def slice(self, start: int, stop: int) -> "TextColumn":
-        """Texts start to stop, over the same bytes."""
-        return TextColumn(data=self.data, offsets=self.offsets[start : stop + 1])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PassageColumns:
-    """Passages as columns; one that was not asked for is None."""
-
-    ids: TextColumn
-    titles: TextColumn | None
-    texts: TextColumn | None
-    metadata: Sequence[pb.Metadata]
-
-    def slice(self, start: int, stop: int) -> "PassageColumns":
-        """Passages start to stop, over the same bytes."""
-        return PassageColumns(
-            ids=self.ids.slice(start, stop),
-            titles=self.titles and self.titles.slice(start, stop),
-            texts=self.texts and self.texts.slice(start, stop),
-            metadata=self.metadata[start:stop],
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ShardReply:
-    """One job's share of a shard's answer; `passages` are its hits', without the fillers."""
+    """One job's share of a shard's answer.
+
+    `passages`, where they came along, are those of the whole call's hits; query i of this job has
+    its own from `first_hits[i]` on, best first. `arrived_s` is on `time.perf_counter()`.
+    """
 
     hits: ShardHits
     is_exact: bool
     arrived_s: float
-    """On `time.perf_counter()`."""
     passages: PassageColumns | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PassageJob:
-    """Places of passages: (n,) segments and rows."""
-
-    segments: npt.NDArray[np.uint32]
-    rows: npt.NDArray[np.uint32]
+    first_hits: npt.NDArray[np.int64]
 
 
 class ShardClient:
@@ -133,7 +100,7 @@ class ShardClient:
 
     async def passages(
         self, settings: SearchSettings, jobs: Sequence[PassageJob], timeout_s: float
-    ) -> list[PassageColumns]:
+    ) -> list[Fetched]:
         """The passages of each job, from one call; errors as `search`."""
         request = pb.GetPassagesRequest(
             index=settings.index,
@@ -146,9 +113,12 @@ class ShardClient:
             reply = await self._stub.GetPassages(request, timeout=timeout_s)
         except grpc.RpcError as failure:
             raise error_of(failure) from failure
-        stops = np.cumsum([len(job.rows) for job in jobs]).tolist()
-        columns = _columns(reply.passages, stops[-1])
-        return [columns.slice(a, b) for a, b in zip([0, *stops], stops, strict=False)]
+        if reply.version != settings.version:
+            raise InvalidReplyError(f"version {reply.version} instead of {settings.version}")
+        sizes = [len(job.rows) for job in jobs]
+        columns = _columns(reply.passages, sum(sizes), settings.fields)
+        starts = itertools.accumulate(sizes[:-1], initial=0)
+        return [Fetched(columns=columns, start=start) for start in starts]
 
     async def describe(self, timeout_s: float) -> tuple[int, dict[int, IndexVersion]]:
         """The shard's number and the versions that it has open. Raises ShoalError."""
@@ -169,25 +139,27 @@ def _split(
     hits = _checked_hits(reply, settings, sum(sizes))
     is_exact = reply.accuracy == search_pb2.ACCURACY_EXACT
     columns: PassageColumns | None = None
-    hit_stops = np.cumsum(np.count_nonzero(hits.ordinals >= 0, axis=1))
+    n_hits = np.count_nonzero(hits.ordinals >= 0, axis=1)
+    first_hits = np.cumsum(n_hits) - n_hits
     if reply.HasField("passages"):
-        columns = _columns(reply.passages, int(hit_stops[-1]))
-    replies, start, hit_start = [], 0, 0
+        columns = _columns(reply.passages, int(n_hits.sum()), settings.fields)
     arrived_s = time.perf_counter()
-    for size in sizes:
-        stop, hit_stop = start + size, int(hit_stops[start + size - 1])
-        part = ShardHits(
-            ordinals=hits.ordinals[start:stop],
-            segments=hits.segments[start:stop],
-            rows=hits.rows[start:stop],
-            scores=hits.scores[start:stop],
+    starts = itertools.accumulate(sizes[:-1], initial=0)
+    return [
+        ShardReply(
+            hits=ShardHits(
+                ordinals=hits.ordinals[start : start + size],
+                segments=hits.segments[start : start + size],
+                rows=hits.rows[start : start + size],
+                scores=hits.scores[start : start + size],
+            ),
+            is_exact=is_exact,
+            arrived_s=arrived_s,
+            passages=columns,
+            first_hits=first_hits[start : start + size],
         )
-        passages = columns and columns.slice(hit_start, hit_stop)
-        replies.append(
-            ShardReply(hits=part, is_exact=is_exact, arrived_s=arrived_s, passages=passages)
-        )
-        start, hit_start = stop, hit_stop
-    return replies
+        for start, size in zip(starts, sizes, strict=True)
+    ]
 
 
 def _checked_hits(
@@ -215,10 +187,17 @@ def _checked_hits(
     falling = hits.scores[:, :-1] >= hits.scores[:, 1:]
     if not (falling | ~present[:, 1:]).all() or (present[:, 1:] & ~present[:, :-1]).any():
         raise InvalidReplyError("hits that are not in order")
+    ordered = np.sort(hits.ordinals, axis=1)
+    if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
+        raise InvalidReplyError("the same passage twice for one query")
     return hits
 
 
-def _columns(message: pb.PassageColumns, n_passages: int) -> PassageColumns:
+def _columns(message: pb.PassageColumns, n_passages: int, fields: frozenset[str]) -> PassageColumns:
+    if "title" in fields and not message.HasField("titles"):
+        raise InvalidReplyError("passages without titles")
+    if "text" in fields and not message.HasField("texts"):
+        raise InvalidReplyError("passages without texts")
     if message.metadata and len(message.metadata) != n_passages:
         raise InvalidReplyError(f"metadata of {len(message.metadata)} passages for {n_passages}")
     return PassageColumns(
@@ -235,7 +214,7 @@ def _text_column(message: pb.TextColumn, n_texts: int) -> TextColumn:
     offsets = np.frombuffer(message.offsets, dtype="<u4")
     if offsets[-1] > len(message.data) or (offsets[1:] < offsets[:-1]).any():
         raise InvalidReplyError("text offsets that are not in order")
-    return TextColumn(data=message.data, offsets=offsets)
+    return TextColumn(data=message.data, offsets=offsets.tolist())
 
 
 def _index_version(index: str, message: pb.ShardVersion) -> IndexVersion:

@@ -9,10 +9,14 @@ Pure: no sockets, no clocks. The file's form:
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shoal.errors import ConfigError
+
+Address = Annotated[str, Field(pattern=r"^\S+:\S+$", max_length=512)]
+"""host:port, or another name that gRPC takes, such as unix:/run/shard.sock."""
 
 
 class IndexTopology(BaseModel):
@@ -22,7 +26,7 @@ class IndexTopology(BaseModel):
 
     name: str = Field(pattern=r"^[a-z0-9_-]{1,64}$")
     version: int = Field(ge=1)
-    shards: tuple[tuple[str, ...], ...] = Field(min_length=1)
+    shards: tuple[tuple[Address, ...], ...] = Field(min_length=1)
 
 
 class Topology(BaseModel):
@@ -32,7 +36,15 @@ class Topology(BaseModel):
 
     format: int = Field(1, ge=1, le=1)
     indexes: tuple[IndexTopology, ...] = ()
-    encoders: tuple[str, ...] = ()
+    encoders: tuple[Address, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_each_index_once(self) -> Self:
+        names = [index.name for index in self.indexes]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"index {twice[0]} is there twice")
+        return self
 
 
 def parse_topology(text: str, source: str) -> Topology:

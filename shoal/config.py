@@ -117,7 +117,8 @@ def _read_file(path: Path, model: type[BaseModel]) -> dict[str, Any]:
     except OSError as failure:
         raise ConfigError(f"can't read {path}: {failure.strerror}") from failure
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, yaml.YAMLError) as failure:
-        raise ConfigError(f"{path} is not valid YAML or TOML: {failure}") from failure
+        why = " ".join(str(failure).split())
+        raise ConfigError(f"{path} is not valid YAML or TOML: {why}") from failure
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold settings by name, not {type(values).__name__}")

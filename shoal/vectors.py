@@ -14,6 +14,12 @@ from shoal.v1 import vectors_pb2 as pb
 
 Matrix = npt.NDArray[np.float32]
 
+MAX_MAGNITUDE = 1e15
+"""Of one value. Far larger than any encoder's, and small enough that no score overflows: a score of
+one query that is infinite would spoil the answers of all that travel with it."""
+
+_FLOAT32 = frozenset({pb.VECTOR_DTYPE_UNSPECIFIED, pb.VECTOR_DTYPE_FLOAT32})
+
 _DTYPES: dict[int, np.dtype[Any]] = {
     pb.VECTOR_DTYPE_UNSPECIFIED: np.dtype("<f4"),
     pb.VECTOR_DTYPE_FLOAT32: np.dtype("<f4"),
@@ -31,11 +37,11 @@ def to_proto(matrix: npt.NDArray[np.floating]) -> pb.Vectors:
 
 
 def from_proto(message: pb.Vectors, field: str) -> Matrix:
-    """Reads a message as a float32 (n_rows, dim) matrix of finite values.
+    """Reads a message as a float32 (n_rows, dim) matrix of finite values, at most 1e15 in size.
 
     Raises:
         InvalidArgumentError: naming `field`, for sizes that disagree, an unknown dtype or a value
-            that is NaN or infinite.
+            that is NaN, infinite or larger than 1e15.
     """
     return _finite(_values(message, field), field)
 
@@ -63,13 +69,13 @@ def rows_from_proto(messages: Sequence[pb.Vectors], dim: int, fields: Sequence[s
             )
     row_bytes = dim * 4
     if all(
-        m.dtype <= pb.VECTOR_DTYPE_FLOAT32 and len(m.packed) == row_bytes for m in messages
+        m.dtype in _FLOAT32 and len(m.packed) == row_bytes for m in messages
     ):  # the usual case, with no step for each row
         matrix = np.frombuffer(b"".join([m.packed for m in messages]), dtype="<f4")
         matrix = matrix.reshape(-1, dim)
     else:
         matrix = np.vstack([_values(m, f) for m, f in zip(messages, fields, strict=True)])
-    bad_rows = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+    bad_rows = np.flatnonzero(~_sound(matrix).all(axis=1))
     if bad_rows.size:
         _finite(matrix[bad_rows[:1]], fields[bad_rows[0]])
     return matrix
@@ -100,12 +106,16 @@ def _values(message: pb.Vectors, field: str) -> Matrix:
 
 
 def _finite(matrix: Matrix, field: str) -> Matrix:
-    finite = np.isfinite(matrix)
-    if not finite.all():
-        row, column = (int(i) for i in np.argwhere(~finite)[0])
+    sound = _sound(matrix)
+    if not sound.all():
+        row, column = (int(i) for i in np.argwhere(~sound)[0])
         raise InvalidArgumentError(
             f"{field} has {matrix[row, column]} at row {row}, element {column}; "
-            "vectors must be finite",
+            f"values must be finite and at most {MAX_MAGNITUDE:g} in size",
             field=field,
         )
     return matrix
+
+
+def _sound(matrix: Matrix) -> npt.NDArray[np.bool_]:
+    return np.abs(matrix) <= MAX_MAGNITUDE  # NaN compares as False

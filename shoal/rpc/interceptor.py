@@ -1,5 +1,5 @@
-"""The one interceptor: around every handler it adopts the request id, refuses unknown fields,
-translates errors, and counts.
+"""The one interceptor: around every handler it adopts the request id, refuses what can't be read
+and unknown fields, translates errors, and counts.
 
 Handlers raise ShoalErrors and know nothing of status codes. A fault of ours is logged with its
 traceback under the request id; the caller gets the id and no internals.
@@ -9,15 +9,22 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
-from shoal.errors import DeadlineExceededError, InternalError, ShoalError
+from shoal.errors import (
+    DeadlineExceededError,
+    InternalError,
+    InvalidArgumentError,
+    ShoalError,
+)
 from shoal.rpc import metrics
 from shoal.rpc.request_id import METADATA_KEY, adopt_request_id
-from shoal.rpc.status import trailing_metadata
+from shoal.rpc.status import short_message, trailing_metadata
 from shoal.rpc.unknown import refuse_unknown_fields
 
 logger = logging.getLogger(__name__)
@@ -49,18 +56,46 @@ class ShoalInterceptor(grpc.aio.ServerInterceptor):
         return wrapped
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Garbled:
+    """A request whose bytes are no message; gRPC itself would answer with our internals."""
+
+    detail: str
+
+
+def _reader(
+    deserializer: Callable[[bytes], Message] | None,
+) -> Callable[[bytes], "Message | _Garbled"]:
+    assert deserializer is not None, "generated handlers have one"
+
+    def read(data: bytes) -> Message | _Garbled:
+        try:
+            return deserializer(data)
+        except DecodeError as failure:
+            return _Garbled(detail=str(failure))
+
+    return read
+
+
+def _readable(request: "Message | _Garbled") -> Message:
+    if isinstance(request, _Garbled):
+        raise InvalidArgumentError(f"the request is not a valid message: {request.detail}")
+    return request
+
+
 def _wrap(method: str, handler: Handler) -> Handler:
     rpc = method.rpartition("/")[2]
+    read = _reader(handler.request_deserializer)
     if handler.unary_unary is not None:
         return grpc.unary_unary_rpc_method_handler(
             _around_unary(rpc, handler.unary_unary),
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=read,
             response_serializer=handler.response_serializer,
         )
     if handler.stream_stream is not None:
         return grpc.stream_stream_rpc_method_handler(
             _around_stream(rpc, handler.stream_stream),
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=read,
             response_serializer=handler.response_serializer,
         )
     raise TypeError(f"{method}: no service of ours streams in one direction only")
@@ -70,12 +105,13 @@ def _around_unary(rpc: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
     seconds = metrics.REQUEST_SECONDS.labels(rpc)
     ok = metrics.REQUESTS.labels(rpc, grpc.StatusCode.OK.name)
 
-    async def handle(request: Message, context: Context) -> Any:
+    async def handle(request: Message | _Garbled, context: Context) -> Any:
         begun_s = time.perf_counter()
         _adopt(context)
         try:
-            refuse_unknown_fields(request)
-            response = await behavior(request, context)
+            message = _readable(request)
+            refuse_unknown_fields(message)
+            response = await behavior(message, context)
         except Exception as failure:  # noqa: BLE001 -- the one place where every failure ends
             await _refuse(rpc, context, failure)
         ok.inc()
@@ -88,11 +124,20 @@ def _around_unary(rpc: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
 def _around_stream(rpc: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
     ok = metrics.REQUESTS.labels(rpc, grpc.StatusCode.OK.name)
 
-    async def handle(requests: AsyncIterator[Message], context: Context) -> AsyncIterator[Any]:
+    async def messages(requests: AsyncIterator[Message | _Garbled]) -> AsyncIterator[Message]:
+        async for request in requests:
+            yield _readable(request)
+
+    # not a generator itself: a client's leaving must end the behavior here and now, and not when
+    # somebody collects it
+    async def handle(requests: AsyncIterator[Message | _Garbled], context: Context) -> None:
         _adopt(context)
         try:
-            async for response in behavior(requests, context):
-                yield response
+            async with aclosing(behavior(messages(requests), context)) as responses:
+                async for response in responses:
+                    await context.write(response)
+        except grpc.aio.InternalError:
+            return  # the client left in the middle of an answer: there is nobody to tell
         except Exception as failure:  # noqa: BLE001 -- as above
             await _refuse(rpc, context, failure)
         ok.inc()
@@ -117,12 +162,14 @@ async def _refuse(rpc: str, context: Context, failure: Exception) -> NoReturn:
     if isinstance(error, InternalError):
         logger.error("%s failed, request %s", rpc, _request_id(context), exc_info=failure)
     trailing = (*trailing_metadata(error), (METADATA_KEY, _request_id(context)))
-    await context.abort(error.code, error.message, trailing)
+    await context.abort(error.code, short_message(error), trailing)
     raise AssertionError("abort returned")
 
 
 def as_shoal_error(failure: Exception) -> ShoalError:
     """The error to tell: ours as it is, a passed deadline as such, anything else as INTERNAL."""
+    while isinstance(failure, ExceptionGroup) and len(failure.exceptions) == 1:
+        failure = failure.exceptions[0]
     if isinstance(failure, ShoalError):
         return failure
     if isinstance(failure, TimeoutError | asyncio.TimeoutError):

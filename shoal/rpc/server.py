@@ -89,7 +89,14 @@ async def serve(
         reflection.enable_server_reflection(
             [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
              reflection.SERVICE_NAME], server)  # fmt: skip
-        address = _bind(server, config)
+        try:
+            address = _bind(server, config)
+        except ShoalError:
+            # a gRPC server that was made and never ran leaves a thread that outlives the
+            # interpreter and writes of it on stderr
+            await server.start()
+            await server.stop(None)
+            raise
         await server.start()
         try:
             _announce(config, address)
@@ -104,7 +111,8 @@ async def serve(
             if stop is not None:
                 await stop()
             if config.address_file is not None:
-                config.address_file.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # nobody reads it where it can't be removed
+                    config.address_file.unlink()
 
 
 def run(
@@ -130,7 +138,8 @@ def run(
 
 
 def _bind(server: grpc.aio.Server, config: ProcessConfig) -> str:
-    wanted = f"{config.host}:{config.port}"
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    wanted = f"{host}:{config.port}"
     try:
         port = server.add_insecure_port(wanted)
     except RuntimeError as failure:
@@ -139,8 +148,14 @@ def _bind(server: grpc.aio.Server, config: ProcessConfig) -> str:
             "choose another --port (0 takes any that is free)"
         ) from failure
     if config.metrics_port is not None:
-        start_metrics_page(config.host, config.metrics_port)
-    return f"{config.host}:{port}"
+        try:
+            start_metrics_page(config.host, config.metrics_port)
+        except OSError as failure:
+            raise StorageError(
+                f"can't serve metrics on {host}:{config.metrics_port}: {failure.strerror}; "
+                "choose another --metrics-port"
+            ) from failure
+    return f"{host}:{port}"
 
 
 def _announce(config: ProcessConfig, address: str) -> None:

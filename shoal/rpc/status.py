@@ -1,14 +1,15 @@
 """Errors on the wire: a ShoalError to google.rpc.Status with its details, and back.
 
 INVALID_ARGUMENT carries BadRequest, overload RetryInfo, a reason ErrorInfo; too little coverage
-also tells gRPC's own retries to stay away (`grpc-retry-pushback-ms: -1`, gRFC A6).
+also tells gRPC's own retries to stay away (`grpc-retry-pushback-ms: -1`, gRFC A6). A status comes
+from another process and may hold anything: what can't be read is left out.
 """
 
 import contextlib
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from shoal import errors
@@ -18,6 +19,7 @@ STATUS_KEY = "grpc-status-details-bin"
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 DOMAIN = "shoal"
 INSUFFICIENT_COVERAGE = "INSUFFICIENT_COVERAGE"
+MAX_MESSAGE_BYTES = 1_000
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -37,12 +39,21 @@ _BY_CODE: dict[grpc.StatusCode, type[ShoalError]] = {
 }
 
 
+def short_message(error: ShoalError) -> str:
+    """The error's message, cut to what fits: gRPC drops a status of more than some 8 KiB."""
+    encoded = error.message.encode()
+    if len(encoded) <= MAX_MESSAGE_BYTES:
+        return error.message
+    return encoded[:MAX_MESSAGE_BYTES].decode(errors="ignore") + "…"
+
+
 def to_status(error: ShoalError) -> status_pb2.Status:
     """The error as google.rpc.Status, with the details that its kind promises."""
-    status = status_pb2.Status(code=error.code.value[0], message=error.message)
+    message = short_message(error)
+    status = status_pb2.Status(code=error.code.value[0], message=message)
     if isinstance(error, errors.InvalidArgumentError):
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field, description=error.message
+            field=error.field, description=message
         )
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(error, errors.OverloadedError):
@@ -71,33 +82,25 @@ def error_of(failure: grpc.RpcError, request_id: str = "") -> ShoalError:
     message: str = failure.details() or code.name
     trailing: Any = failure.trailing_metadata() or ()  # pairs, whatever their class
     packed = next((value for key, value in trailing if key == STATUS_KEY), b"")
-    status = status_pb2.Status(code=code.value[0], message=message)
-    if packed:
-        # another kind of server may put something else there: its code and message remain
-        with contextlib.suppress(DecodeError):
-            status = status_pb2.Status.FromString(packed)
+    status = status_pb2.Status()
+    # another kind of server may put something else there: its code and message remain
+    with contextlib.suppress(DecodeError, TypeError):
+        status.ParseFromString(packed)
+    if status.code != code.value[0]:
+        status = status_pb2.Status(code=code.value[0], message=message)
     return from_status(status, request_id)
 
 
 def from_status(status: status_pb2.Status, request_id: str = "") -> ShoalError:
     """The typed error of a status."""
-    details = {any_.type_url.rpartition(".")[2]: any_ for any_ in status.details}
-    reason = ""
-    if "ErrorInfo" in details:
-        info = error_details_pb2.ErrorInfo()
-        details["ErrorInfo"].Unpack(info)
-        reason = info.reason
+    reason = _detail(status, error_details_pb2.ErrorInfo()).reason
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     if code is grpc.StatusCode.INVALID_ARGUMENT:
-        bad = error_details_pb2.BadRequest()
-        if "BadRequest" in details:
-            details["BadRequest"].Unpack(bad)
+        bad = _detail(status, error_details_pb2.BadRequest())
         field = bad.field_violations[0].field if bad.field_violations else ""
         return errors.InvalidArgumentError(status.message, field=field, request_id=request_id)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        retry = error_details_pb2.RetryInfo()
-        if "RetryInfo" in details:
-            details["RetryInfo"].Unpack(retry)
+        retry = _detail(status, error_details_pb2.RetryInfo())
         delay_s = retry.retry_delay.ToNanoseconds() / 1e9
         return errors.OverloadedError(status.message, retry_after_s=delay_s, request_id=request_id)
     if reason == INSUFFICIENT_COVERAGE:
@@ -108,6 +111,18 @@ def from_status(status: status_pb2.Status, request_id: str = "") -> ShoalError:
     if cls is None:
         return errors.InternalError(f"{code.name}: {status.message}", request_id=request_id)
     return cls(status.message, request_id=request_id, reason=reason)
+
+
+Detail = TypeVar("Detail", bound=Message)
+
+
+def _detail(status: status_pb2.Status, empty: Detail) -> Detail:
+    """`empty`, filled from the detail of its kind where there is a readable one."""
+    for detail in status.details:
+        if detail.Is(empty.DESCRIPTOR):
+            with contextlib.suppress(DecodeError):
+                detail.Unpack(empty)
+    return empty
 
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}

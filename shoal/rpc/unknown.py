@@ -9,9 +9,11 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from shoal.errors import InvalidArgumentError
 
+_MAX_NAMED = 8
+
 
 def refuse_unknown_fields(request: Message) -> None:
-    """Raises InvalidArgumentError naming every unknown field, as `queries[3].99`.
+    """Raises InvalidArgumentError naming the unknown fields, as `queries[3].99`.
 
     The check for the usual case (none) copies and measures in C; only a request that does have
     unknown fields is walked.
@@ -22,7 +24,7 @@ def refuse_unknown_fields(request: Message) -> None:
     if known.ByteSize() == request.ByteSize():
         return
     paths = _unknown_paths(request, "")
-    names = ", ".join(paths)
+    names = ", ".join(paths[:_MAX_NAMED]) + (", …" if len(paths) > _MAX_NAMED else "")
     raise InvalidArgumentError(
         f"unknown fields {names} in {request.DESCRIPTOR.full_name}; this server is older than the "
         "client, or the client is not Shoal's",

@@ -1,0 +1,166 @@
+"""A scripted shard server: a real grpc.aio server over an exact search, with faults to order."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import grpc
+import numpy as np
+from fakes.corpus import Corpus
+
+from shoal.internal.v1 import shard_pb2 as pb
+from shoal.internal.v1 import shard_pb2_grpc
+from shoal.rpc.interceptor import ShoalInterceptor
+from shoal.v1 import search_pb2
+
+Mutate = Callable[[pb.SearchShardResponse], None]
+
+
+@dataclass
+class Script:
+    """What the shard does wrong, and what it saw. Change it between calls."""
+
+    raises: Exception | None = None
+    raises_on_passages: Exception | None = None
+    mutate: Mutate | None = None
+    mutate_passages: Callable[[pb.GetPassagesResponse], None] | None = None
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    """While clear, searches hang."""
+    n_searches: int = 0
+    n_queries: int = 0
+    n_fetches: int = 0
+    n_cancelled: int = 0
+    n_under_way: int = 0
+    most_under_way: int = 0
+    largest_batch: int = 0
+    last: pb.SearchShardRequest | None = None
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+
+class FakeShard(shard_pb2_grpc.ShardServiceServicer):
+    """Serves one shard of a Corpus; segments are the even and the odd rows."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        shard: int,
+        *,
+        name: str = "books",
+        version: int = 1,
+        fingerprint: str = "",
+        recipe: str = "Flat",
+    ) -> None:
+        self.corpus, self.shard, self.name, self.version = corpus, shard, name, version
+        self.fingerprint, self.recipe = fingerprint, recipe
+        self.script = Script()
+        self.address = "127.0.0.1:0"
+
+    async def start(self) -> None:
+        """Listens, on the same port as before where there was one."""
+        self._server = grpc.aio.server(
+            interceptors=(ShoalInterceptor(),),
+            options=(("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 16 << 20)),
+        )
+        shard_pb2_grpc.add_ShardServiceServicer_to_server(self, self._server)
+        port = self._server.add_insecure_port(self.address)
+        self.address = f"127.0.0.1:{port}"
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Dies: calls under way break off."""
+        await self._server.stop(None)
+
+    async def SearchShard(self, request, context):
+        script = self.script
+        script.n_searches += 1
+        script.n_queries += request.query_vectors.n_rows
+        script.largest_batch = max(script.largest_batch, request.query_vectors.n_rows)
+        script.last = request
+        script.n_under_way += 1
+        script.most_under_way = max(script.most_under_way, script.n_under_way)
+        try:
+            await script.gate.wait()
+        except asyncio.CancelledError:
+            script.n_cancelled += 1
+            raise
+        finally:
+            script.n_under_way -= 1
+        if script.raises is not None:
+            raise script.raises
+        assert 1 <= request.query_vectors.n_rows <= 1_024
+        reply = self._search(request)
+        if script.mutate is not None:
+            script.mutate(reply)
+        return reply
+
+    def _search(self, request: pb.SearchShardRequest) -> pb.SearchShardResponse:
+        vectors = np.frombuffer(request.query_vectors.packed, "<f4").reshape(-1, self.corpus.dim)
+        mine = self.corpus.ordinals_by_shard[self.shard]
+        scores = vectors @ self.corpus.vectors[mine].T
+        places = np.argsort(-scores, axis=1, kind="stable")[:, : request.k]
+        reply = pb.SearchShardResponse(
+            version=self.version,
+            n_queries=len(vectors),
+            width=places.shape[1],
+            ordinals=mine[places].astype("<i8").tobytes(),
+            segments=(places % 2).astype("<u4").tobytes(),
+            rows=(places // 2).astype("<u4").tobytes(),
+            scores=np.take_along_axis(scores, places, axis=1).astype("<f4").tobytes(),
+            accuracy=search_pb2.ACCURACY_EXACT,
+        )
+        if request.HasField("inline_fields"):
+            ordinals = mine[places].ravel().tolist()
+            reply.passages.CopyFrom(self._columns(ordinals, list(request.inline_fields.paths)))
+        return reply
+
+    async def GetPassages(self, request, context):
+        self.script.n_fetches += 1
+        if self.script.raises_on_passages is not None:
+            raise self.script.raises_on_passages
+        segments = np.frombuffer(request.segments, "<u4").astype(np.int64)
+        assert 1 <= len(segments) <= 65_536
+        places = np.frombuffer(request.rows, "<u4").astype(np.int64) * 2 + segments
+        ordinals = self.corpus.ordinals_by_shard[self.shard][places].tolist()
+        reply = pb.GetPassagesResponse(
+            version=self.version, passages=self._columns(ordinals, list(request.fields.paths))
+        )
+        if self.script.mutate_passages is not None:
+            self.script.mutate_passages(reply)
+        return reply
+
+    def _columns(self, ordinals: list[int], fields: list[str]) -> pb.PassageColumns:
+        corpus = self.corpus
+        columns = pb.PassageColumns(ids=_column([corpus.ids[i] for i in ordinals]))
+        if "title" in fields:
+            columns.titles.CopyFrom(_column([corpus.titles[i] for i in ordinals]))
+        if "text" in fields:
+            columns.texts.CopyFrom(_column([corpus.texts[i] for i in ordinals]))
+        if "metadata" in fields:
+            for ordinal in ordinals:
+                columns.metadata.add().values["page"].int_value = ordinal
+        return columns
+
+    async def GetShard(self, request, context):
+        version = pb.ShardVersion(
+            version=self.version,
+            n_live_by_shard=self.corpus.n_live_by_shard,
+            dim=self.corpus.dim,
+            recipe=self.recipe,
+            score_kind=search_pb2.SCORE_KIND_INNER_PRODUCT,
+            n_lists=0 if self.recipe == "Flat" else 64,
+            default_n_probe=0 if self.recipe == "Flat" else 16,
+            default_oversample=10.0,
+            encoder_model="stub" if self.fingerprint else "",
+        )
+        if self.fingerprint:
+            version.contract.question.fingerprint = self.fingerprint
+            version.contract.question.dim = self.corpus.dim
+        return pb.GetShardResponse(index=self.name, shard=self.shard, versions=[version])
+
+
+def _column(texts: list[str]) -> pb.TextColumn:
+    encoded = [text.encode() for text in texts]
+    offsets = np.cumsum([0, *map(len, encoded)]).astype("<u4")
+    return pb.TextColumn(data=b"".join(encoded), offsets=offsets.tobytes())

@@ -1,0 +1,79 @@
+"""The choice among replicas, and room in the router."""
+
+import random
+from dataclasses import dataclass
+
+import pytest
+
+from router.admission import Admission
+from router.outcomes import Outcome, another_may_help, outcome_of
+from router.replicas import choose_replica
+from router.shard_client import InvalidReplyError
+from shoal import errors
+from shoal.v1 import search_pb2
+
+
+@dataclass(frozen=True, eq=False)
+class Replica:
+    load: int
+    usable: bool = True
+
+
+def test_the_least_loaded_usable_replica_is_chosen():
+    """Neither one that is down nor one that was tried, whatever their load."""
+    down, tried, busy, idle = Replica(0, usable=False), Replica(0), Replica(9), Replica(2)
+    chance = random.Random(1)
+    assert choose_replica([down, tried, busy, idle], [tried], rng=chance) is idle
+    assert choose_replica([down], rng=chance) is None
+    assert choose_replica([], rng=chance) is None
+    assert choose_replica([tried], [tried], rng=chance) is None
+
+
+def test_ties_are_broken_by_lot():
+    """Replicas of equal load share the work."""
+    replicas = [Replica(1) for _ in range(3)]
+    chance = random.Random(1)
+    chosen = [choose_replica(replicas, rng=chance) for _ in range(300)]
+    assert all(60 < chosen.count(replica) < 140 for replica in replicas)
+
+
+def test_admission_counts_queries_and_gives_room_back():
+    """Past the bound it refuses with a time to come back; a lone call of any size is admitted."""
+    admission = Admission(10)
+    with admission.admit(8):
+        with pytest.raises(errors.OverloadedError) as refused, admission.admit(3):
+            pass
+        assert refused.value.retry_after_s > 0
+        with admission.admit(2):
+            pass
+    with pytest.raises(KeyError), admission.admit(10):
+        raise KeyError
+    with admission.admit(1_000):
+        pass
+
+
+def test_outcomes_are_those_of_the_contract():
+    """Our enum and the wire's have the same names and numbers."""
+    for outcome in Outcome:
+        assert search_pb2.Outcome.Value(f"OUTCOME_{outcome.name}") == outcome
+    assert len(search_pb2.Outcome.values()) == len(Outcome) + 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "outcome", "again"),
+    [
+        (errors.DeadlineExceededError("late"), Outcome.LATE, False),
+        (errors.OverloadedError("full", retry_after_s=1), Outcome.OVERLOADED, True),
+        (InvalidReplyError("lies"), Outcome.INVALID_REPLY, True),
+        (errors.FailedPreconditionError("v", reason="WRONG_VERSION"), Outcome.WRONG_VERSION, True),
+        (errors.UnavailableError("gone"), Outcome.DOWN, True),
+        (errors.CancelledError("stopping"), Outcome.DOWN, True),
+        (errors.InternalError("bug"), Outcome.DOWN, False),
+        (ValueError("bug"), Outcome.DOWN, False),
+    ],
+)
+def test_failures_as_outcomes(failure, outcome, again):
+    """What each failure of a call means, and whether a sibling is worth asking."""
+    assert outcome_of(failure).outcome is outcome
+    assert outcome_of(failure).detail == str(failure)
+    assert another_may_help(failure) is again

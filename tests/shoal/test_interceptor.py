@@ -1,0 +1,182 @@
+"""What every handler is wrapped in: ids, refusals, deadlines and errors, over a real connection."""
+
+import asyncio
+import contextlib
+import logging
+
+import grpc
+import pytest
+
+from shoal.errors import InvalidArgumentError, NotFoundError
+from shoal.rpc.channel import open_channel
+from shoal.rpc.deadline import Deadline
+from shoal.rpc.interceptor import ShoalInterceptor
+from shoal.rpc.request_id import current_request_id
+from shoal.rpc.status import error_of
+from shoal.v1 import search_pb2 as pb
+from shoal.v1 import search_pb2_grpc
+
+SEARCH = "/shoal.v1.SearchService/Search"
+STREAM = "/shoal.v1.SearchService/StreamSearch"
+
+
+class Servicer(search_pb2_grpc.SearchServiceServicer):
+    """Does what the index's name says."""
+
+    def __init__(self):
+        self.n_ended = 0
+
+    async def Search(self, request, context):
+        if request.index == "bug":
+            raise ValueError("secret: the password is 1234")
+        if request.index == "group":
+            raise ExceptionGroup("all", [NotFoundError("in a group")])
+        if request.index == "long":
+            raise InvalidArgumentError("ä" * 100_000, field="k")
+        if request.index == "late":
+            raise TimeoutError
+        remaining_s = Deadline.of(context).remaining_s()
+        return pb.SearchResponse(request_id=current_request_id(), coverage=remaining_s)
+
+    async def StreamSearch(self, request_iterator, context):
+        try:
+            async for item in request_iterator:
+                if item.item_id == "bug":
+                    raise ValueError("secret")
+                if item.item_id == "flood":
+                    for _ in range(100_000):
+                        yield pb.StreamSearchResponse(item_id="x" * 10_000)
+                yield pb.StreamSearchResponse(item_id=item.item_id)
+        finally:
+            self.n_ended += 1
+
+
+@contextlib.asynccontextmanager
+async def serving():
+    server = grpc.aio.server(interceptors=(ShoalInterceptor(),))
+    servicer = Servicer()
+    search_pb2_grpc.add_SearchServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with open_channel(f"127.0.0.1:{port}") as channel:
+        yield channel, servicer
+    await server.stop(None)
+
+
+async def search(channel, data=b"", **more):
+    """A call with these very bytes: its response, metadata, and error."""
+    call = channel.unary_unary(SEARCH)(data, **more)
+    try:
+        response = pb.SearchResponse.FromString(await call)
+    except grpc.aio.AioRpcError as failure:
+        return None, dict(failure.trailing_metadata()), failure
+    return response, dict(await call.trailing_metadata()), None
+
+
+def index(name: str) -> bytes:
+    return pb.SearchRequest(index=name).SerializeToString()
+
+
+async def test_the_request_id_is_adopted_and_echoed():
+    """In the handler and the trailing metadata, for answers and errors; a bad one is replaced."""
+    async with serving() as (channel, _):
+        for given in ("r-1", None, "not valid"):
+            metadata = (("x-request-id", given),) if given else ()
+            response, trailing, _ = await search(channel, metadata=metadata)
+            assert response.request_id == trailing["x-request-id"]
+            assert (response.request_id == given) == (given == "r-1")
+        _, trailing, failure = await search(
+            channel, index("late"), metadata=(("x-request-id", "r-2"),)
+        )
+        assert trailing["x-request-id"] == "r-2"
+        assert failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_a_bug_is_internal_and_tells_nothing(caplog):
+    """The caller gets a request id; the log has the traceback under the same id."""
+    async with serving() as (channel, _):
+        with caplog.at_level(logging.ERROR, "shoal.rpc.interceptor"):
+            _, trailing, failure = await search(channel, index("bug"))
+        assert failure.code() is grpc.StatusCode.INTERNAL
+        assert "1234" not in repr(failure) + repr(trailing)
+        assert "ValueError" not in repr(failure)
+        assert trailing["x-request-id"] in caplog.text
+        assert "the password is 1234" in caplog.text
+
+
+async def test_an_error_in_a_group_is_that_error():
+    """A TaskGroup around a handler's work doesn't hide what was refused."""
+    async with serving() as (channel, _):
+        _, _, failure = await search(channel, index("group"))
+        assert error_of(failure).message == "in a group"
+
+
+async def test_a_long_message_arrives_as_the_error_it_is():
+    """Too much text must not turn a refusal into a broken call."""
+    async with serving() as (channel, _):
+        _, _, failure = await search(channel, index("long"))
+        error = error_of(failure)
+        assert isinstance(error, InvalidArgumentError)
+        assert error.field == "k"
+
+
+@pytest.mark.parametrize(
+    "garbled", [b"\xff", b"\x0a\x02\xff\xfe", b"\x12\x7f", b"\x0a\xff\xff\xff\xff\x0f"]
+)
+async def test_bytes_that_are_no_message_are_invalid_arguments(garbled, caplog):
+    """Broken tags, text that is not UTF-8, lengths past the end: refused, without a traceback."""
+    async with serving() as (channel, _):
+        _, trailing, failure = await search(channel, garbled)
+        assert failure.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert trailing["x-request-id"]
+        assert (await search(channel))[0] is not None
+        call = channel.stream_stream(STREAM)(iter([garbled]))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "Traceback" not in caplog.text
+
+
+async def test_unknown_fields_are_refused():
+    """What this release doesn't know is named by its number."""
+    async with serving() as (channel, _):
+        _, _, failure = await search(channel, index("x") + b"\xf8\x07\x01")
+        assert error_of(failure).field == "127"
+
+
+async def test_a_default_deadline_applies():
+    """Without one 10 s are left; with one, what the caller set."""
+    async with serving() as (channel, _):
+        response, _, _ = await search(channel)
+        assert 9.0 < response.coverage <= 10.0
+        response, _, _ = await search(channel, timeout=3.0)
+        assert 2.0 < response.coverage < 3.2
+
+
+async def test_a_bug_in_a_stream_ends_it_as_internal():
+    """Answers before it arrive; then INTERNAL without internals."""
+    async with serving() as (channel, servicer):
+        call = search_pb2_grpc.SearchServiceStub(channel).StreamSearch()
+        await call.write(pb.StreamSearchRequest(item_id="good"))
+        assert (await call.read()).item_id == "good"
+        await call.write(pb.StreamSearchRequest(item_id="bug"))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+        assert "secret" not in repr(caught.value)
+        assert servicer.n_ended == 1
+
+
+async def test_a_client_that_leaves_ends_the_handler(caplog):
+    """In the middle of an answer or between two: the handler's `finally` runs, and no log line."""
+    async with serving() as (channel, servicer):
+        for n, item_id in enumerate(("flood", "one")):
+            call = search_pb2_grpc.SearchServiceStub(channel).StreamSearch()
+            await call.write(pb.StreamSearchRequest(item_id=item_id))
+            await call.read()
+            call.cancel()
+            end_s = asyncio.get_running_loop().time() + 10
+            while servicer.n_ended == n:
+                assert asyncio.get_running_loop().time() < end_s
+                await asyncio.sleep(0.005)
+        assert not caplog.records
