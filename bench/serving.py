@@ -22,7 +22,8 @@ from bench.cluster import served
 from bench.corpora import MODEL, SHARED, WORK, build, encoded_corpus, manifest_of, write_json
 from bench.echo import calls_per_s, echo_server
 from encoder_service.bulk import PassageEncoder
-from encoder_service.model import load_encoder
+from encoder_service.model import DualEncoder, load_encoder
+from encoder_service.roles import Role
 from router.candidates import shard_candidates, wanted_candidates
 from shoal.bench.load import run_load
 from shoal.bench.plan import LoadPlan
@@ -85,14 +86,15 @@ def main() -> None:
     arguments = parser.parse_args()
     chosen = set(arguments.only or ("text", "vector", "batch", "lone"))
     corpus = encoded_corpus([arguments.corpus], Path(arguments.corpus).name)
-    encoder = PassageEncoder(load_encoder(MODEL))
+    dual = load_encoder(MODEL)
+    encoder = PassageEncoder(dual)
     questions = _questions(arguments.queries, encoder)
     folders = {n_shards: build(corpus, n_shards=n_shards) for n_shards in (1, 2, 4)}
     parts: dict[str, Callable[[], list[Row]]] = {
         "text": lambda: _text(folders[2], questions, encoder, arguments.seconds),
         "vector": lambda: _vector(folders[4], questions, arguments.seconds),
         "batch": lambda: [_batch(folders[n], questions, arguments.seconds) for n in (1, 4)],
-        "lone": lambda: [_lone(folders[n], questions, encoder, arguments.seconds) for n in (2, 4)],
+        "lone": lambda: [_lone(folders[n], questions, dual, arguments.seconds) for n in (2, 4)],
     }
     rows = [row for name, measure in parts.items() if name in chosen for row in measure()]
     manifest = manifest_of(folders[4])
@@ -171,7 +173,7 @@ def _batch(folder: Path, questions: Questions, seconds: float) -> Row:
     )
 
 
-def _lone(folder: Path, questions: Questions, encoder: PassageEncoder, seconds: float) -> Row:
+def _lone(folder: Path, questions: Questions, encoder: DualEncoder, seconds: float) -> Row:
     manifest = manifest_of(folder)
     n_shards = len(manifest.shards)
     with served(folder, **NO_CACHE) as target:
@@ -179,7 +181,9 @@ def _lone(folder: Path, questions: Questions, encoder: PassageEncoder, seconds: 
             target=target, clients=1, connections=1, duration_s=seconds,
             texts=questions.texts))  # fmt: skip
     _refuse_errors(load.errors)
-    encode_s = _median_s(lambda i: encoder.encode_queries([questions.texts[i]]), None, seconds / 2)
+    encode_s = _median_s(
+        lambda i: encoder.encode([questions.texts[i]], Role.QUERY), None, seconds / 2
+    )
     search_s = max(
         _median_s(_bare(folder, manifest, shard), questions.vectors[:1], seconds / 4)
         for shard in range(n_shards)

@@ -15,10 +15,9 @@ from shoal.v1 import search_pb2, search_pb2_grpc
 
 async def main(config: RouterConfig) -> None:
     """Serves until told to stop."""
-    async with Registry(config) as registry:
-        searches = SearchServicer(
-            registry, Searcher(random.Random()), Admission(config.max_queries)
-        )
+    admission = Admission(config.max_queries)
+    async with Registry(config, n_active=lambda: admission.n_queries) as registry:
+        searches = SearchServicer(registry, Searcher(random.Random()), admission)
         admin = AdminServicer(registry)
         services = [
             Service(

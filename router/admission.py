@@ -17,6 +17,11 @@ class Admission:
         self._max_queries = max_queries
         self._n_queries = 0
 
+    @property
+    def n_queries(self) -> int:
+        """Queries under way."""
+        return self._n_queries
+
     @contextmanager
     def admit(self, n_queries: int) -> Iterator[None]:
         """Holds room for a call's queries.

@@ -8,7 +8,7 @@ back. Knows nothing of queries; `fanout` decides who is asked.
 import asyncio
 import enum
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -67,17 +67,24 @@ class Describing(Protocol[Told_co]):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What every replica of this router shares; `n_active` tells the queries under way in it."""
+
+    config: RouterConfig
+    tasks: asyncio.TaskGroup
+    n_active: Callable[[], int]
+
+
 class Replica(Generic[Description]):
     """One process, watched; base of shard and encoder replicas."""
 
-    def __init__(
-        self, client: Describing[Description], config: RouterConfig, tasks: asyncio.TaskGroup
-    ) -> None:
+    def __init__(self, client: Describing[Description], shared: Shared) -> None:
         self._client = client
-        self._config = config
+        self._config = shared.config
         self.health: Health[Description] = Health()
         self.checked = asyncio.Event()
-        self._watch = tasks.create_task(self._watch_forever())
+        self._watch = shared.tasks.create_task(self._watch_forever())
 
     @property
     def address(self) -> str:
@@ -141,25 +148,25 @@ ShardDescription = tuple[int, dict[int, IndexVersion]]
 class ShardReplica(Replica[ShardDescription]):
     """One shard server and the two lanes before it: searches and passages."""
 
-    def __init__(
-        self, address: str, index: str, shard: int, config: RouterConfig, tasks: asyncio.TaskGroup
-    ) -> None:
+    def __init__(self, address: str, index: str, shard: int, shared: Shared) -> None:
         self.index = index
         self.shard = shard
-        self._shard_client = ShardClient(address, inline_hits=config.inline_hits)
-        super().__init__(self._shard_client, config, tasks)
+        self._shard_client = ShardClient(address, inline_hits=shared.config.inline_hits)
+        super().__init__(self._shard_client, shared)
         batch_size = metrics.BATCH_SIZE.labels("router_shard")
         self.searches: Lane[tuple[SearchSettings, Matrix], ShardReply] = Lane(
             self._search,
-            tasks=tasks,
-            max_cost=config.max_batch_cost,
+            tasks=shared.tasks,
+            max_cost=shared.config.max_batch_cost,
             on_batch=batch_size.observe,
+            n_active=shared.n_active,
         )
         self.passages: Lane[tuple[SearchSettings, PassageJob], Fetched] = Lane(
             self._get_passages,
-            tasks=tasks,
-            max_cost=config.max_batch_cost,
+            tasks=shared.tasks,
+            max_cost=shared.config.max_batch_cost,
             on_batch=metrics.BATCH_SIZE.labels("router_passages").observe,
+            n_active=shared.n_active,
         )
         self._count = {
             code: metrics.SHARD_REQUESTS.labels(str(shard), code) for code in ("OK", "FAILED")
@@ -219,14 +226,15 @@ class ShardReplica(Replica[ShardDescription]):
 class EncoderReplica(Replica[EncoderContract]):
     """One encoder service and the lane before it."""
 
-    def __init__(self, address: str, config: RouterConfig, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, address: str, shared: Shared) -> None:
         self._encoder_client = EncoderClient(address)
-        super().__init__(self._encoder_client, config, tasks)
+        super().__init__(self._encoder_client, shared)
         self.lane: Lane[tuple[str, int, Sequence[str]], Encoded] = Lane(
             self._encode,
-            tasks=tasks,
-            max_cost=config.max_batch_texts,
+            tasks=shared.tasks,
+            max_cost=shared.config.max_batch_texts,
             on_batch=metrics.BATCH_SIZE.labels("router_encoder").observe,
+            n_active=shared.n_active,
         )
 
     async def close(self) -> None:

@@ -25,7 +25,7 @@ class RouterConfig(ProcessConfig):
         256, ge=1, le=1024, description="texts that travel to an encoder in one call"
     )
     inline_hits: int = Field(
-        64, ge=0, description="queries x k up to which a shard sends text with its hits"
+        1_024, ge=0, description="queries x k up to which a shard sends text with its hits"
     )
     check_s: float = Field(1.0, gt=0, description="seconds between checks of a healthy replica")
     recheck_s: float = Field(0.2, gt=0, description="seconds between checks of one that is not")

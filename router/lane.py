@@ -1,8 +1,7 @@
 """A queue before one replica, so that what waits travels together.
 
-At most two calls are under way, the second only with as many queries of its kind as ride the
-first: so many clients end up in two large calls that take turns. A job that finds the lane free
-leaves at the end of the same turn of the event loop, so a lone query waits for nobody. Every rider
+At most two calls are under way. Few queries leave at the end of the same turn of the event loop, so
+a lone one waits for nobody; many are held together for a moment (`batching.hold_s`). Every rider
 waits by its own deadline; a shared call lasts until the latest one's and is cancelled when the last
 rider has left. What no call can answer any more ends with an error: no rider is ever forgotten.
 Knows nothing of what is asked.
@@ -10,11 +9,12 @@ Knows nothing of what is asked.
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from router.batching import next_batch, worth_a_second_call
+from router.batching import hold_s, next_batch
 from shoal.errors import DeadlineExceededError, ShoalError, UnavailableError
 from shoal.rpc.deadline import Deadline
 
@@ -36,6 +36,7 @@ class Rider(Generic[Payload, Reply]):
     n_items: int
     is_bulk: bool
     deadline: Deadline
+    since_s: float
     answer: "asyncio.Future[Reply]" = field(repr=False)
 
 
@@ -53,12 +54,17 @@ class Lane(Generic[Payload, Reply]):
         tasks: asyncio.TaskGroup,
         max_cost: int,
         on_batch: Callable[[int], None],
+        n_active: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`on_batch` hears how many items travel with each call."""
+        """`on_batch` hears how many items travel with each call.
+
+        `n_active` tells how many queries are under way in this process.
+        """
         self._call = call
         self._tasks = tasks
         self._max_cost = max_cost
         self._on_batch = on_batch
+        self._n_active = n_active
         # in the order of arrival; a dict, so that a rider leaves without a search for it
         self._waiting: dict[Rider[Payload, Reply], None] = {}
         self._n_waiting = 0
@@ -66,6 +72,7 @@ class Lane(Generic[Payload, Reply]):
         # items under way by key
         self._riding: dict[Hashable, int] = {}
         self._woken = False
+        self._look_again: asyncio.TimerHandle | None = None
         self._closed = False
 
     @property
@@ -105,6 +112,7 @@ class Lane(Generic[Payload, Reply]):
             n_items=n_items,
             is_bulk=is_bulk,
             deadline=deadline,
+            since_s=loop.time(),
             answer=loop.create_future(),
         )
         if self._closed:
@@ -136,7 +144,7 @@ class Lane(Generic[Payload, Reply]):
         while self._waiting and self._in_flight < MAX_IN_FLIGHT and not self._closed:
             batch = self._next_batch()
             if not batch:
-                return  # the call under way comes back soon, and these leave together with more
+                return
             for rider in batch:
                 self._take(rider)
             riders = [rider for rider in batch if not rider.answer.done() and _in_time(rider)]
@@ -147,14 +155,28 @@ class Lane(Generic[Payload, Reply]):
                 self._tasks.create_task(self._ride(riders))
 
     def _next_batch(self) -> list[Rider[Payload, Reply]]:
-        """Who should leave now; nobody where what waits had better be joined by more."""
+        """Who should leave now; nobody, and a later look, where what waits is held for company."""
+        loop = asyncio.get_running_loop()
+        if self._look_again is not None:
+            self._look_again.cancel()
+            self._look_again = None
+        now_s, n_active, look_again_s = loop.time(), self._n_active(), math.inf
         waiting: Collection[Rider[Payload, Reply]] = self._waiting
         while waiting:
             batch = next_batch(waiting, self._max_cost)
             key = batch[0].key
-            if worth_a_second_call(_n_items(batch), self._riding.get(key, 0)):
+            held_s = hold_s(
+                _n_items(batch),
+                n_riding=self._riding.get(key, 0),
+                n_active=n_active,
+                waited_s=now_s - batch[0].since_s,
+            )
+            if not held_s:
                 return batch
+            look_again_s = min(look_again_s, held_s)
             waiting = [rider for rider in waiting if rider.key != key]  # others don't wait for it
+        if look_again_s < math.inf:
+            self._look_again = loop.call_later(look_again_s, self._wake)
         return []
 
     async def _ride(self, batch: list[Rider[Payload, Reply]]) -> None:

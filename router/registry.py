@@ -7,12 +7,12 @@ connections of replicas that a new topology still names are kept.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from router.cluster import EncoderReplica, ShardReplica
+from router.cluster import EncoderReplica, ShardReplica, Shared
 from router.config import RouterConfig
 from router.topology import IndexVersion, Topology, parse_topology
 from shoal.errors import (
@@ -128,8 +128,10 @@ def describe(index: ServedIndex) -> IndexVersion:
 class Registry:
     """Keeps `served` true to the topology file; use as an async context manager."""
 
-    def __init__(self, config: RouterConfig) -> None:
+    def __init__(self, config: RouterConfig, *, n_active: Callable[[], int]) -> None:
+        """`n_active` tells the queries under way in this router."""
         self._config = config
+        self._n_active = n_active
         self._path = Path(config.topology)
         self._stack = contextlib.AsyncExitStack()
         self._shard_replicas: dict[tuple[str, str, int], ShardReplica] = {}
@@ -141,6 +143,7 @@ class Registry:
 
     async def __aenter__(self) -> Self:
         self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
+        self._shared = Shared(config=self._config, tasks=self._tasks, n_active=self._n_active)
         try:
             self._apply(await asyncio.to_thread(self._read))
         except BaseException:
@@ -214,12 +217,12 @@ class Registry:
     def _shard_replica(self, address: str, index: str, shard: int) -> ShardReplica:
         key = (address, index, shard)
         if key not in self._shard_replicas:
-            self._shard_replicas[key] = ShardReplica(*key, self._config, self._tasks)
+            self._shard_replicas[key] = ShardReplica(*key, self._shared)
         return self._shard_replicas[key]
 
     def _encoder_replica(self, address: str) -> EncoderReplica:
         if address not in self._encoder_replicas:
-            self._encoder_replicas[address] = EncoderReplica(address, self._config, self._tasks)
+            self._encoder_replicas[address] = EncoderReplica(address, self._shared)
         return self._encoder_replicas[address]
 
     def _retire_unnamed(self) -> None:

@@ -32,7 +32,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 FEATURES = ("inline_passages",)
 
-_FEW_PASSAGES = 64
+_FEW_PASSAGES = 1_024
 """Passages read by the search thread itself, in some 30 us: less than handing them to another."""
 
 

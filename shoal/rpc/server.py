@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
+import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
@@ -129,7 +130,7 @@ def run(
             format=f"%(asctime)s %(levelname)s {prog} %(name)s: %(message)s",
             stream=sys.stderr,
         )
-        asyncio.run(main(config))
+        uvloop.run(main(config))
     except ShoalError as error:
         sys.stderr.write(f"{prog}: error: {error.message}\n")
         sys.exit(error.exit_code)

@@ -8,7 +8,7 @@ import pytest
 from facts import FACTS, QUESTIONS
 
 from encoder_service.model import load_encoder
-from encoder_service.towers import Role
+from encoder_service.roles import Role
 from shoal.client import AsyncClient, Client
 from shoal.errors import InvalidArgumentError, NotFoundError
 

@@ -118,10 +118,11 @@ async def running(
         ),
     )
     try:
-        async with Registry(config) as registry:
+        admission = Admission(config.max_queries)
+        async with Registry(config, n_active=lambda: admission.n_queries) as registry:
             cluster.registry = registry
             chance = random.Random(3)
-            searches = SearchServicer(registry, Searcher(chance), Admission(config.max_queries))
+            searches = SearchServicer(registry, Searcher(chance), admission)
             search_pb2_grpc.add_SearchServiceServicer_to_server(searches, server)
             admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(registry), server)
             cluster.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"

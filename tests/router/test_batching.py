@@ -1,11 +1,20 @@
 """Which waiting jobs go together."""
 
+import math
 from dataclasses import dataclass
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.batching import MAX_COST, next_batch, search_cost, text_cost, worth_a_second_call
+from router.batching import (
+    FEW,
+    MAX_COST,
+    MAX_HOLD_S,
+    hold_s,
+    next_batch,
+    search_cost,
+    text_cost,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +89,28 @@ def test_texts_within_the_cost_fit_a_message(lengths):
     assert text_cost(texts) >= len(texts)
 
 
-@given(st.integers(1, 2_000), st.integers(1, 2_000))
-def test_a_second_call_is_as_large_as_the_first(n_items, n_riding):
-    """With none of their kind under way items always leave; beside a call, as many as ride it."""
-    assert worth_a_second_call(n_items, 0)
-    assert worth_a_second_call(n_items, n_riding) == (n_items >= n_riding)
+COUNTS = st.integers(1, 2_000)
+
+
+@given(COUNTS, COUNTS, st.floats(0, 1))
+def test_a_second_call_is_as_large_as_the_first(n_items, n_riding, waited_s):
+    """Beside a call of their kind fewer wait for its end, however long; as many may leave."""
+    held_s = hold_s(n_items, n_riding=n_riding, n_active=n_items, waited_s=waited_s)
+    assert held_s == (0.0 if n_items >= n_riding else math.inf)
+
+
+@given(COUNTS, st.integers(0, FEW))
+def test_few_are_never_held(n_items, n_active):
+    """A lone query, and one of a handful, leaves at once."""
+    assert hold_s(n_items, n_riding=0, n_active=n_active, waited_s=0.0) == 0.0
+
+
+@given(COUNTS, COUNTS, st.floats(0, 0.1), st.floats(0, 0.1))
+def test_a_crowd_is_held_for_a_bounded_moment(n_items, n_active, waited_s, later_s):
+    """Until half of the crowd rides or the moment is over, and never longer for waiting longer."""
+    held_s = hold_s(n_items, n_riding=0, n_active=n_active, waited_s=waited_s)
+    assert 0.0 <= held_s <= MAX_HOLD_S
+    if 2 * n_items >= n_active or waited_s >= MAX_HOLD_S:
+        assert held_s == 0.0
+    after_s = hold_s(n_items, n_riding=0, n_active=n_active, waited_s=waited_s + later_s)
+    assert after_s <= max(0.0, held_s - later_s) + 1e-9

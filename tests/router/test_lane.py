@@ -15,17 +15,23 @@ from shoal.rpc.deadline import Deadline
 class Line:
     """A lane before a scripted call that ends when the test says so."""
 
-    def __init__(self, tasks: asyncio.TaskGroup, max_cost: int = 100) -> None:
+    def __init__(self, tasks: asyncio.TaskGroup, max_cost: int = 100, n_active: int = 0) -> None:
+        self.called = asyncio.Event()
         self.calls: list[list[str]] = []
         self.timeouts_s: list[float] = []
         self.ends: list[asyncio.Future] = []
         self.sizes: list[int] = []
         self.lane: Lane[str, str] = Lane(
-            self._call, tasks=tasks, max_cost=max_cost, on_batch=self.sizes.append
+            self._call,
+            tasks=tasks,
+            max_cost=max_cost,
+            on_batch=self.sizes.append,
+            n_active=lambda: n_active,
         )
 
     async def _call(self, payloads: Sequence[str], timeout_s: float) -> list[str]:
         self.calls.append(list(payloads))
+        self.called.set()
         self.timeouts_s.append(timeout_s)
         end = asyncio.get_running_loop().create_future()
         self.ends.append(end)
@@ -47,9 +53,9 @@ class Line:
 
 
 @contextlib.asynccontextmanager
-async def line(max_cost: int = 100) -> AsyncIterator[Line]:
+async def line(max_cost: int = 100, n_active: int = 0) -> AsyncIterator[Line]:
     async with asyncio.TaskGroup() as tasks:
-        made = Line(tasks, max_cost)
+        made = Line(tasks, max_cost, n_active)
         yield made
         for end in made.ends:
             if not end.done():
@@ -376,3 +382,28 @@ async def test_a_storm_leaves_nothing_behind():
     assert len(results) == 3_000
     assert all(r == n for n, r in enumerate(results) if not isinstance(r, BaseException))
     assert lane.load == lane.in_flight == lane.n_waiting == 0
+
+
+async def test_in_a_crowd_half_of_it_leaves_together():
+    """While many queries are under way the first ones are held, and half of them leave at once."""
+    async with line(n_active=64) as one:
+        for number in range(31):
+            one.submit(f"q{number}")
+        await turns()
+        assert one.calls == []
+        one.submit("q31")
+        await turns()
+        assert one.sizes == [32]
+        one.end(0)
+
+
+async def test_nobody_is_held_for_long():
+    """Where the crowd doesn't come, what waits leaves by itself."""
+    async with line(n_active=64) as one:
+        answer = one.submit("x")
+        await turns()
+        assert one.calls == []
+        async with asyncio.timeout(5):
+            await one.called.wait()
+        one.end(0)
+        assert await answer == "x!"
