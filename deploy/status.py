@@ -32,6 +32,12 @@ class ProcessStatus:
     detail: str
     log: str
 
+    @property
+    def healthy(self) -> bool:
+        """Whether it serves; the router must use it as well, but for the router itself."""
+        used = self.role == "router" or self.router_view == "HEALTHY"
+        return self.health == "SERVING" and used
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterStatus:
@@ -48,8 +54,8 @@ class ClusterStatus:
 
     @property
     def healthy(self) -> bool:
-        """Whether everything that should serve does."""
-        return self.phase == "ready" and all(p.health == "SERVING" for p in self.processes)
+        """Whether everything that should serve does, and the router uses it."""
+        return self.phase == "ready" and all(p.healthy for p in self.processes)
 
 
 async def cluster_status(state: ClusterState) -> ClusterStatus:

@@ -107,9 +107,9 @@ async def running(
         await process.start()
     cluster = Cluster(corpus, shards, encoders, folder / "topology.json")
     cluster.write_topology()
-    config = RouterConfig(
-        topology=cluster.topology, check_s=0.05, recheck_s=0.05, max_queries=max_queries, **settings
-    )
+    # few inline hits, so that small requests see a fetch round as well
+    settings = {"inline_hits": 64, "check_s": 0.05, "recheck_s": 0.05, **settings}
+    config = RouterConfig(topology=cluster.topology, max_queries=max_queries, **settings)
     server = grpc.aio.server(
         interceptors=(ShoalInterceptor(),),
         options=(
