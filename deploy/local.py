@@ -20,10 +20,10 @@ from deploy.state import (
     ClusterState,
     hold_cluster,
     start_time,
-    write_json,
     write_state,
 )
 from shoal.errors import ShoalError, StorageError, UnavailableError
+from shoal.json_file import write_json
 
 Say = Callable[[str], None]
 

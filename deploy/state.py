@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal.errors import ConfigError, LockedError, StorageError
+from shoal.json_file import write_json
 
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 
@@ -143,20 +144,6 @@ def write_state(paths: ClusterPaths, state: ClusterState) -> None:
         StorageError: the disk is full or not writable.
     """
     write_json(paths.state, asdict(state))
-
-
-def write_json(path: Path, value: object) -> None:
-    """Replaces `path` in one rename, so that a reader never sees half of it.
-
-    Raises:
-        StorageError: the disk is full or not writable.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as failure:
-        raise StorageError(f"can't write {path}: {failure.strerror}") from failure
 
 
 def start_time(pid: int) -> int:

@@ -17,7 +17,7 @@ shoal up --index "$index" --name "$name" --detach
 shoal status --name "$name"
 
 while IFS= read -r question; do
-    printf '\n'
+    printf "\n── %s\n\n" "$question"
     shoal search "$question" -k 3 --name "$name"
 done <<'QUESTIONS'
 What is the difference between a shallow and a deep copy?

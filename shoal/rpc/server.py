@@ -8,15 +8,12 @@ taking calls. Knows nothing of what is served.
 import asyncio
 import contextlib
 import ctypes
-import json
 import logging
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -27,6 +24,7 @@ from grpc_reflection.v1alpha import reflection
 
 from shoal.config import ProcessConfig, load_config, refuse_exposed
 from shoal.errors import ShoalError, StorageError
+from shoal.json_file import write_json
 from shoal.rpc.channel import MAX_MESSAGE_BYTES, MAX_REPLY_BYTES
 from shoal.rpc.interceptor import ShoalInterceptor
 from shoal.rpc.metrics import start_metrics_page
@@ -161,23 +159,7 @@ def _bind(server: grpc.aio.Server, config: ProcessConfig) -> str:
 
 def _announce(config: ProcessConfig, address: str) -> None:
     if config.address_file is not None:
-        write_json_atomically(config.address_file, {"address": address, "pid": os.getpid()})
-
-
-def write_json_atomically(path: Path, value: object) -> None:
-    """Replaces `path` in one rename, so that a reader never sees half of it.
-
-    Raises:
-        StorageError: the folder is missing, full or not writable.
-    """
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            json.dump(value, file, indent=1)
-        Path(file.name).replace(path)
-    except OSError as failure:
-        raise StorageError(f"can't write {path}: {failure.strerror}") from failure
+        write_json(config.address_file, {"address": address, "pid": os.getpid()})
 
 
 async def _unless_stopped(work: Awaitable[None], stopping: asyncio.Event) -> bool:

@@ -201,7 +201,8 @@ class SearchRequest(_message.Message):
     @_builtins.property
     def fields(self) -> _field_mask_pb2.FieldMask:
         """The passage's fields to answer with: any of "title", "text", "metadata"; its id always comes.
-        An empty mask answers ids and scores only. Default: all three.
+        An empty mask answers ids and scores only. A call answers 65,536 hits with fields at most.
+        Default: all three.
         """
 
     def __init__(

@@ -47,7 +47,7 @@ Global___VectorDtype: _TypeAlias = VectorDtype  # noqa: Y015
 
 @_typing.final
 class Vectors(_message.Message):
-    """A row-major matrix of finite values."""
+    """A row-major matrix of finite values, none above 1e15 in size (their products must stay finite)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
