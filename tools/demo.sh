@@ -13,7 +13,7 @@ shoal index inspect --index "$index"
 
 trap 'shoal down --name "$name" >/dev/null 2>&1 || true' EXIT
 shoal down --name "$name" >/dev/null 2>&1 || true
-shoal up --index "$index" --name "$name" --detach
+shoal up --index "$index" --name "$name" --port 0 --detach
 shoal status --name "$name"
 
 while IFS= read -r question; do
