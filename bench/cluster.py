@@ -18,7 +18,7 @@ def served(index_dir: Path, **environment: str) -> Iterator[str]:
     """`shoal up` of an index; yields the router's host:port, and takes everything down again."""
     name = f"bench-{os.getpid()}"
     subprocess.run(
-        [_SHOAL, "up", "--index", str(index_dir), "--name", name, "--detach"],
+        [_SHOAL, "up", "--index", str(index_dir), "--name", name, "--port", "0", "--detach"],
         check=True,
         stdout=subprocess.DEVNULL,
         env={**os.environ, **environment},
