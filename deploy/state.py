@@ -137,6 +137,20 @@ def read_state(name: str) -> ClusterState | None:
         return None
 
 
+def served_versions(index_dir: Path) -> frozenset[int]:
+    """Versions of the index at `index_dir` that this user's running clusters on this machine serve.
+
+    A restarted shard opens them again, so their files must stay.
+    """
+    folder = paths_of("any").state.parent
+    states = [read_state(path.stem) for path in folder.glob("*.json") if _NAME.fullmatch(path.stem)]
+    return frozenset(
+        state.version
+        for state in states
+        if state is not None and state.alive and Path(state.index_dir) == index_dir.resolve()
+    )
+
+
 def write_state(paths: ClusterPaths, state: ClusterState) -> None:
     """Replaces the state in one rename.
 
