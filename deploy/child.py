@@ -33,7 +33,10 @@ _TELLS = ": error: "
 
 
 class Child:
-    """A supervised process; `address` is "" until it listens, and stays the same over restarts."""
+    """A supervised process; `address` is "" until it listens, and stays the same over restarts.
+
+    `spec` may be replaced; the next restart follows it.
+    """
 
     def __init__(self, spec: ProcessSpec, paths: ClusterPaths, grace_s: float) -> None:
         """Prepares the child; starts nothing."""

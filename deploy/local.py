@@ -6,6 +6,7 @@ processes that it asks go away. Knows how processes are started; what they are i
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import signal
 import time
@@ -14,11 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from deploy.child import Child
-from deploy.plan import IndexFacts, UpOptions, plan_backends, plan_router, topology_of
+from deploy.plan import (
+    IndexFacts,
+    ProcessSpec,
+    UpOptions,
+    plan_backends,
+    plan_router,
+    topology_of,
+)
 from deploy.state import (
     ClusterPaths,
     ClusterState,
     hold_cluster,
+    running_version,
     start_time,
     write_state,
 )
@@ -26,6 +35,8 @@ from shoal.errors import ShoalError, StorageError, UnavailableError
 from shoal.json_file import write_json
 
 Say = Callable[[str], None]
+
+_FOLLOW_S = 0.1
 
 
 def index_facts(index_dir: Path) -> IndexFacts:
@@ -65,11 +76,11 @@ class _Launcher:
         self._paths = paths
         self._say = say
         self._phase = "starting"
-        self._backends = [
-            Child(spec, paths, options.grace_s)
-            for spec in plan_backends(options, index, len(os.sched_getaffinity(0)))
-        ]
+        self._backends = [Child(spec, paths, options.grace_s) for spec in self._plan()]
         self._router = Child(plan_router(options, paths), paths, options.grace_s)
+
+    def _plan(self) -> tuple[ProcessSpec, ...]:
+        return plan_backends(self._options, self._index, len(os.sched_getaffinity(0)))
 
     async def run(self) -> None:
         stopping, hurried = asyncio.Event(), asyncio.Event()
@@ -109,7 +120,26 @@ class _Launcher:
 
     async def _keep_running(self) -> None:
         children = (*self._backends, self._router)
-        await _all([child.keep_running(self._say, self._write_state) for child in children])
+        await _all([
+            *(child.keep_running(self._say, self._write_state) for child in children),
+            self._follow_reloads(),
+        ])  # fmt: skip
+
+    async def _follow_reloads(self) -> None:
+        """A shard that is started again opens the version that the router moved to.
+
+        The router writes it into the topology file before it searches it.
+        """
+        while True:
+            await asyncio.sleep(_FOLLOW_S)
+            version = running_version(self._paths.topology, self._index.name)
+            if version in {None, self._index.version}:
+                continue
+            self._say(f"index {self._index.name!r} moved to version {version}")
+            self._index = dataclasses.replace(self._index, version=version)
+            for child, spec in zip(self._backends, self._plan(), strict=True):
+                child.spec = spec
+            self._write_state()
 
     async def _stop(self, hurried: asyncio.Event) -> None:
         self._phase = "stopping"

@@ -137,6 +137,16 @@ def read_state(name: str) -> ClusterState | None:
         return None
 
 
+def running_version(topology: Path, index: str) -> int | None:
+    """The version of `index` that a cluster's topology file names; None where it can't be read."""
+    try:
+        content: dict[str, Any] = json.loads(topology.read_text(encoding="utf-8"))
+        versions = {str(spec["name"]): int(spec["version"]) for spec in content["indexes"]}
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return versions.get(index)
+
+
 def served_versions(index_dir: Path) -> frozenset[int]:
     """Versions of the index at `index_dir` that this user's running clusters on this machine serve.
 

@@ -6,6 +6,7 @@ from router.admin import AdminServicer
 from router.admission import Admission
 from router.config import RouterConfig
 from router.registry import Registry
+from router.reload import Reloader
 from router.search import Searcher
 from router.service import SearchServicer
 from shoal.internal.v1 import admin_pb2, admin_pb2_grpc
@@ -18,7 +19,8 @@ async def main(config: RouterConfig) -> None:
     admission = Admission(config.max_queries)
     async with Registry(config, n_active=lambda: admission.n_queries) as registry:
         searches = SearchServicer(registry, Searcher(random.Random()), admission)
-        admin = AdminServicer(registry)
+        reloader = Reloader(registry, release_after_s=config.release_after_s)
+        admin = AdminServicer(registry, reloader)
         services = [
             Service(
                 full_name=search_pb2.DESCRIPTOR.services_by_name["SearchService"].full_name,

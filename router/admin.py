@@ -1,4 +1,4 @@
-"""AdminService over gRPC: what the router sees."""
+"""AdminService over gRPC: what the router sees, and the move to another version."""
 
 from typing import Any
 
@@ -6,10 +6,12 @@ import grpc
 
 from router.cluster import EncoderReplica, ShardReplica, State
 from router.registry import Registry, ServedIndex
+from router.reload import LOAD_TIMEOUT_S, Reloader
 from shoal import __version__
-from shoal.errors import UnsupportedError
+from shoal.errors import InvalidArgumentError, UnsupportedError
 from shoal.internal.v1 import admin_pb2 as pb
 from shoal.internal.v1 import admin_pb2_grpc
+from shoal.rpc.deadline import Deadline
 
 _STATES = {
     State.CONNECTING: pb.REPLICA_STATE_CONNECTING,
@@ -21,8 +23,9 @@ _STATES = {
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     """The operating door."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, reloader: Reloader) -> None:
         self._registry = registry
+        self._reloader = reloader
 
     async def GetTopology(
         self,
@@ -38,12 +41,14 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         )
 
     async def ReloadIndex(
-        self,
-        request: pb.ReloadIndexRequest,  # noqa: ARG002 -- gRPC's signature
-        context: grpc.aio.ServicerContext[Any, Any],  # noqa: ARG002 -- gRPC's signature
+        self, request: pb.ReloadIndexRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ReloadIndexResponse:
-        """Not served by this release: a new version needs `shoal down` and `shoal up`."""
-        raise UnsupportedError("this release doesn't reload a running index; restart the cluster")
+        """Moves an index to another version; the old one serves until every shard has it open."""
+        if not request.version:
+            raise InvalidArgumentError("version must be 1 or more", field="version")
+        deadline = Deadline.of(context, LOAD_TIMEOUT_S)
+        await self._reloader.reload(request.index, request.version, deadline)
+        return pb.ReloadIndexResponse(version=request.version)
 
     async def Announce(
         self,

@@ -9,7 +9,7 @@ import asyncio
 import enum
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 from router.config import RouterConfig
@@ -197,6 +197,20 @@ class ShardReplica(Replica[ShardDescription]):
     def versions(self) -> dict[int, IndexVersion]:
         """What it has open, as far as known."""
         return self.health.description[1] if self.health.description else {}
+
+    async def load_version(self, version: int, timeout_s: float) -> IndexVersion:
+        """Has it open a version beside those that are open; what it is. Raises ShoalError."""
+        told = await self._shard_client.load_version(self.index, version, timeout_s)
+        self._know({**self.versions, version: told})
+        return told
+
+    async def release_version(self, version: int, timeout_s: float) -> None:
+        """Has it close a version after its last search. Raises ShoalError."""
+        await self._shard_client.release_version(self.index, version, timeout_s)
+        self._know({number: v for number, v in self.versions.items() if number != version})
+
+    def _know(self, versions: dict[int, IndexVersion]) -> None:
+        self.health = replace(self.health, description=(self.shard, versions))
 
     async def _search(
         self, jobs: Sequence[tuple[SearchSettings, Matrix]], timeout_s: float

@@ -27,5 +27,8 @@ class RouterConfig(ProcessConfig):
     inline_hits: int = Field(
         1_024, ge=0, description="queries x k up to which a shard sends text with its hits"
     )
+    release_after_s: float = Field(
+        10.0, ge=0, description="seconds between a reload's flip and the old version's release"
+    )
     check_s: float = Field(1.0, gt=0, description="seconds between checks of a healthy replica")
     recheck_s: float = Field(0.2, gt=0, description="seconds between checks of one that is not")

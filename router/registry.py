@@ -7,19 +7,21 @@ connections of replicas that a new topology still names are kept.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Self
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from router.cluster import EncoderReplica, ShardReplica, Shared
 from router.config import RouterConfig
-from router.topology import IndexVersion, Topology, parse_topology
+from router.topology import IndexVersion, Topology
+from router.topology_file import TopologyFile
+from router.users import Users
 from shoal.errors import (
     ConfigError,
     FailedPreconditionError,
     InvalidArgumentError,
     NotFoundError,
+    StorageError,
     UnavailableError,
 )
 from shoal.rpc import metrics
@@ -35,11 +37,16 @@ _LINGER_S = DEFAULT_TIMEOUT_S
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedIndex:
-    """An index's pinned version and its replicas by shard number."""
+    """An index's pinned version and its replicas by shard number.
+
+    `known` is what the replicas told of the version when the router moved to it; None where the
+    topology file named it.
+    """
 
     name: str
     version: int
     shards: tuple[tuple[ShardReplica, ...], ...]
+    known: IndexVersion | None = None
 
     @property
     def described(self) -> IndexVersion | None:
@@ -50,6 +57,8 @@ class ServedIndex:
         return told if told and len(told.n_live_by_shard) == len(self.shards) else None
 
     def _told(self) -> IndexVersion | None:
+        if self.known is not None:
+            return self.known
         for replica in (r for replicas in self.shards for r in replicas):
             if (known := replica.versions.get(self.version)) is not None:
                 return known
@@ -132,20 +141,21 @@ class Registry:
         """`n_active` tells the queries under way in this router."""
         self._config = config
         self._n_active = n_active
-        self._path = Path(config.topology)
+        self._file = TopologyFile(config.topology)
         self._stack = contextlib.AsyncExitStack()
         self._shard_replicas: dict[tuple[str, str, int], ShardReplica] = {}
         self._encoder_replicas: dict[str, EncoderReplica] = {}
-        self._retiring: set[asyncio.Task[None]] = set()
-        self._seen: tuple[int, int] | None = None
+        self._background: set[asyncio.Task[None]] = set()
         self._complaint = ""
+        self._turning = asyncio.Lock()  # the file and `served` change together
         self.served = Served()
+        self.users = Users()
 
     async def __aenter__(self) -> Self:
         self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
         self._shared = Shared(config=self._config, tasks=self._tasks, n_active=self._n_active)
         try:
-            self._apply(await asyncio.to_thread(self._read))
+            self._apply(await asyncio.to_thread(self._file.read))
         except BaseException:
             await self._close()
             raise
@@ -159,9 +169,38 @@ class Registry:
     async def _close(self) -> None:
         for replica in self._replicas():
             await replica.close()
-        for retiring in self._retiring:
-            retiring.cancel()
+        for task in self._background:
+            task.cancel()
         await self._stack.aclose()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Runs `work`, which raises nothing, in the background; cancelled when this closes."""
+        task = self._tasks.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    async def flip(self, index: ServedIndex, told: IndexVersion) -> None:
+        """Serves version `told` of `index` from the next search on.
+
+        The topology file says so first, so that a router that is started again, and whoever starts
+        the shards, agree.
+
+        Raises:
+            FailedPreconditionError: the topology has changed since, or can't be written.
+        """
+        async with self._turning:
+            now = self.served.indexes.get(index.name)
+            if now is None or now.version != index.version:
+                raise FailedPreconditionError(f"the topology of index {index.name} changed; again")
+            try:
+                await asyncio.to_thread(self._file.record, index.name, index.version, told.version)
+            except (ConfigError, StorageError) as failure:
+                raise FailedPreconditionError(
+                    f"version {index.version} serves on: {failure.message}"
+                ) from failure
+            moved = replace(now, version=told.version, known=told)
+            self._serve({**self.served.indexes, index.name: moved}, self.served.encoders)
 
     def _replicas(self) -> list[ShardReplica | EncoderReplica]:
         return [*self._shard_replicas.values(), *self._encoder_replicas.values()]
@@ -171,25 +210,15 @@ class Registry:
         for replica in self._replicas():
             await replica.checked.wait()
 
-    def _read(self) -> Topology:
-        try:
-            stat = self._path.stat()
-            self._seen = (stat.st_mtime_ns, stat.st_ino)  # a broken file is read once, not for ever
-            return parse_topology(self._path.read_text(encoding="utf-8"), str(self._path))
-        except OSError as failure:
-            raise ConfigError(f"can't read topology {self._path}: {failure.strerror}") from failure
-        except UnicodeDecodeError as failure:
-            raise ConfigError(f"topology {self._path} is not UTF-8") from failure
-
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(_WATCH_S)
             try:
-                stat = await asyncio.to_thread(self._path.stat)
-                if (stat.st_mtime_ns, stat.st_ino) != self._seen:
-                    self._apply(await asyncio.to_thread(self._read))
-                    self._retire_unnamed()
-                    logger.info("topology read again")
+                async with self._turning:
+                    if await asyncio.to_thread(self._file.changed):
+                        self._apply(await asyncio.to_thread(self._file.read))
+                        self._retire_unnamed()
+                        logger.info("topology read again")
                 self._complaint = ""
             except (OSError, ConfigError) as failure:
                 if str(failure) != self._complaint:
@@ -205,10 +234,21 @@ class Registry:
                     tuple(self._shard_replica(address, spec.name, shard) for address in addresses)
                     for shard, addresses in enumerate(spec.shards)
                 ),
+                known=self._known(spec.name, spec.version),
             )
             for spec in topology.indexes
         }
         encoders = tuple(self._encoder_replica(address) for address in topology.encoders)
+        self._serve(indexes, encoders)
+
+    def _known(self, name: str, version: int) -> IndexVersion | None:
+        """What is known already of a version that a topology read again names as before."""
+        index = self.served.indexes.get(name)
+        return index.known if index is not None and index.version == version else None
+
+    def _serve(
+        self, indexes: Mapping[str, ServedIndex], encoders: tuple[EncoderReplica, ...]
+    ) -> None:
         self.served = Served(indexes=indexes, encoders=encoders)
         for index in indexes.values():
             metrics.INDEX_VERSION.labels(index.name).set(index.version)
@@ -237,9 +277,7 @@ class Registry:
                 self._start_retiring(self._encoder_replicas.pop(address))
 
     def _start_retiring(self, replica: ShardReplica | EncoderReplica) -> None:
-        retiring = self._tasks.create_task(_retire(replica))
-        self._retiring.add(retiring)
-        retiring.add_done_callback(self._retiring.discard)
+        self.start(_retire(replica))
 
 
 async def _retire(replica: ShardReplica | EncoderReplica) -> None:

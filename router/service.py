@@ -113,7 +113,8 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         query = resolve(request, describe(index))
         with self._admission.admit(query.n_queries):
             queue_s = time.perf_counter() - begun_s
-            found = await self._searcher.search(query, served, index, deadline)
+            with self._registry.users.hold(index.name, index.version):
+                found = await self._searcher.search(query, served, index, deadline)
             metrics.QUERIES.inc(query.n_queries)
             _observe(found.timings)
             clocked = reply.Clocked(queue_s=queue_s, total_s=time.perf_counter() - begun_s)

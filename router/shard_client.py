@@ -128,6 +128,25 @@ class ShardClient:
             raise error_of(failure) from failure
         return reply.shard, {v.version: _index_version(reply.index, v) for v in reply.versions}
 
+    async def load_version(self, index: str, version: int, timeout_s: float) -> IndexVersion:
+        """Opens a version beside those that are open; what it is. Raises ShoalError."""
+        request = pb.LoadVersionRequest(index=index, version=version)
+        try:
+            reply = await self._stub.LoadVersion(request, timeout=timeout_s)
+        except grpc.RpcError as failure:
+            raise error_of(failure) from failure
+        if reply.version.version != version:
+            raise InvalidReplyError(f"opened version {reply.version.version} instead of {version}")
+        return _index_version(index, reply.version)
+
+    async def release_version(self, index: str, version: int, timeout_s: float) -> None:
+        """Closes a version once its last search is done. Raises ShoalError."""
+        request = pb.ReleaseVersionRequest(index=index, version=version)
+        try:
+            await self._stub.ReleaseVersion(request, timeout=timeout_s)
+        except grpc.RpcError as failure:
+            raise error_of(failure) from failure
+
     async def close(self) -> None:
         """Closes the connection."""
         await self._channel.close()

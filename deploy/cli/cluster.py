@@ -1,4 +1,4 @@
-"""`shoal up | status | down`: a cluster on this machine."""
+"""`shoal up | status | reload | down`: a cluster on this machine."""
 
 import asyncio
 import dataclasses
@@ -115,6 +115,32 @@ def status(*, name: flags.Name = flags.DEFAULT_NAME, as_json: flags.Json = False
         )  # fmt: skip
     if not report.healthy:
         raise typer.Exit(UnavailableError.exit_code)
+
+
+def reload(
+    *,
+    name: flags.Name = flags.DEFAULT_NAME,
+    version: Annotated[
+        int | None, typer.Option("--version", min=1, help="Default: the index's live version.")
+    ] = None,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout-s", min=1, help="Seconds that loading may take.")
+    ] = 600.0,
+    as_json: flags.Json = False,
+) -> None:
+    """Move the running cluster to the index's live version; no query fails meanwhile."""
+    from deploy.reload import reload_cluster
+
+    done = reload_cluster(_running(name), version, timeout_s)
+    if as_json:
+        write_json(dataclasses.asdict(done))
+    elif done.old == done.version:
+        write(f"index {done.index!r} is at version {done.version} already")
+    else:
+        write(
+            f"index {done.index!r} moved from version {done.old} to {done.version} in "
+            f"{done.seconds:.1f} s: {done.n_passages:,} passages"
+        )
 
 
 def down(

@@ -50,6 +50,7 @@ app = typer.Typer(
 app.command()(search.search)
 app.command()(cluster.up)
 app.command()(cluster.status)
+app.command()(cluster.reload)
 app.command()(cluster.down)
 app.command("eval")(evaluate.evaluate)
 app.command()(bench.bench)

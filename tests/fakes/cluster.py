@@ -19,6 +19,7 @@ from router.admin import AdminServicer
 from router.admission import Admission
 from router.config import RouterConfig
 from router.registry import Registry
+from router.reload import Reloader
 from router.search import Searcher
 from router.service import SearchServicer
 from shoal import vectors
@@ -108,7 +109,9 @@ async def running(
     cluster = Cluster(corpus, shards, encoders, folder / "topology.json")
     cluster.write_topology()
     # few inline hits, so that small requests see a fetch round as well
-    settings = {"inline_hits": 64, "check_s": 0.05, "recheck_s": 0.05, **settings}
+    settings = {
+        "inline_hits": 64, "check_s": 0.05, "recheck_s": 0.05, "release_after_s": 0.0, **settings
+    }  # fmt: skip
     config = RouterConfig(topology=cluster.topology, max_queries=max_queries, **settings)
     server = grpc.aio.server(
         interceptors=(ShoalInterceptor(),),
@@ -123,8 +126,10 @@ async def running(
             cluster.registry = registry
             chance = random.Random(3)
             searches = SearchServicer(registry, Searcher(chance), admission)
+            reloader = Reloader(registry, release_after_s=config.release_after_s)
+            admin = AdminServicer(registry, reloader)
             search_pb2_grpc.add_SearchServiceServicer_to_server(searches, server)
-            admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminServicer(registry), server)
+            admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)
             cluster.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
             await server.start()
             await registry.ready()

@@ -34,9 +34,16 @@ class Script:
     most_under_way: int = 0
     largest_batch: int = 0
     last: pb.SearchShardRequest | None = None
+    raises_on_load: Exception | None = None
+    mutate_loaded: Callable[[pb.ShardVersion], None] | None = None
+    load_gate: asyncio.Event = field(default_factory=asyncio.Event)
+    """While clear, loading a version hangs."""
+    n_loads: int = 0
+    released: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.gate.set()
+        self.load_gate.set()
 
 
 class FakeShard(shard_pb2_grpc.ShardServiceServicer):
@@ -54,6 +61,7 @@ class FakeShard(shard_pb2_grpc.ShardServiceServicer):
     ) -> None:
         self.corpus, self.shard, self.name, self.version = corpus, shard, name, version
         self.fingerprint, self.recipe = fingerprint, recipe
+        self.loaded: set[int] = set()
         self.script = Script()
         self.address = "127.0.0.1:0"
 
@@ -101,7 +109,7 @@ class FakeShard(shard_pb2_grpc.ShardServiceServicer):
         scores = vectors @ self.corpus.vectors[mine].T
         places = np.argsort(-scores, axis=1, kind="stable")[:, : request.k]
         reply = pb.SearchShardResponse(
-            version=self.version,
+            version=request.version if request.version in self.loaded else self.version,
             n_queries=len(vectors),
             width=places.shape[1],
             ordinals=mine[places].astype("<i8").tobytes(),
@@ -142,9 +150,32 @@ class FakeShard(shard_pb2_grpc.ShardServiceServicer):
                 columns.metadata.add().values["page"].int_value = ordinal
         return columns
 
+    async def LoadVersion(self, request, context):
+        self.script.n_loads += 1
+        await self.script.load_gate.wait()
+        if self.script.raises_on_load is not None:
+            raise self.script.raises_on_load
+        if request.version != self.version:
+            self.loaded.add(request.version)
+        version = self._describe(request.version)
+        if self.script.mutate_loaded is not None:
+            self.script.mutate_loaded(version)
+        return pb.LoadVersionResponse(version=version)
+
+    async def ReleaseVersion(self, request, context):
+        self.script.released.append(request.version)
+        if request.version == self.version and self.loaded:
+            self.version = self.loaded.pop()
+        self.loaded.discard(request.version)
+        return pb.ReleaseVersionResponse()
+
     async def GetShard(self, request, context):
+        versions = [self._describe(number) for number in sorted({self.version, *self.loaded})]
+        return pb.GetShardResponse(index=self.name, shard=self.shard, versions=versions)
+
+    def _describe(self, number: int) -> pb.ShardVersion:
         version = pb.ShardVersion(
-            version=self.version,
+            version=number,
             n_live_by_shard=self.corpus.n_live_by_shard,
             dim=self.corpus.dim,
             recipe=self.recipe,
@@ -157,7 +188,7 @@ class FakeShard(shard_pb2_grpc.ShardServiceServicer):
         if self.fingerprint:
             version.contract.question.fingerprint = self.fingerprint
             version.contract.question.dim = self.corpus.dim
-        return pb.GetShardResponse(index=self.name, shard=self.shard, versions=[version])
+        return version
 
 
 def _column(texts: list[str]) -> pb.TextColumn:

@@ -1,0 +1,72 @@
+"""Moves a running local cluster to another version of its index, through its router."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from deploy.state import ClusterState, read_state
+from shoal.errors import ConfigError
+from shoal.internal.v1 import admin_pb2, admin_pb2_grpc
+from shoal.rpc.channel import open_sync_channel
+from shoal.rpc.status import error_of
+
+_FOLLOW_TIMEOUT_S = 5.0
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reloaded:
+    """A move that is done; `old` is `version` where there was nothing to do."""
+
+    index: str
+    old: int
+    version: int
+    n_passages: int
+    seconds: float
+
+
+def reload_cluster(state: ClusterState, version: int | None, timeout_s: float) -> Reloaded:
+    """Moves the cluster to `version`, None being the live one; returns when searches use it.
+
+    Raises:
+        ConfigError: the folder holds another index by now.
+        IndexFormatError: there is no such version, or its manifest doesn't verify.
+        ShoalError: the router's refusal; the old version serves on.
+    """
+    from shoal.formats.manifest import load_manifest  # noqa: PLC0415 -- `down` does without it
+
+    manifest = load_manifest(Path(state.index_dir), version)
+    if manifest.name != state.index:
+        raise ConfigError(
+            f"{state.index_dir} holds index {manifest.name!r} now; the cluster serves "
+            f"{state.index!r}: end it and start another"
+        )
+    begun_s = time.monotonic()
+    request = admin_pb2.ReloadIndexRequest(index=manifest.name, version=manifest.version)
+    with open_sync_channel(state.target) as channel:
+        stub = admin_pb2_grpc.AdminServiceStub(channel)
+        try:
+            reply = stub.ReloadIndex(request, timeout=timeout_s)
+        except grpc.RpcError as failure:
+            raise error_of(failure) from failure
+    took_s = time.monotonic() - begun_s
+    _until_followed(state.name, reply.version)
+    return Reloaded(
+        index=manifest.name,
+        old=state.version,
+        version=reply.version,
+        n_passages=manifest.n_live,
+        seconds=round(took_s, 3),
+    )
+
+
+def _until_followed(name: str, version: int) -> None:
+    """Waits for the launcher, so that what is asked next agrees; it follows by itself."""
+    until_s = time.monotonic() + _FOLLOW_TIMEOUT_S
+    while time.monotonic() < until_s:
+        state = read_state(name)
+        if state is None or state.version == version:
+            return
+        time.sleep(_POLL_S)

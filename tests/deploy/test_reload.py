@@ -1,0 +1,229 @@
+"""A running cluster moves to another version under load, or stays where it is."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from deploy.state import read_state
+from shard_server.building import BuildOptions, Passage, build_index
+from shoal.contract import EncoderContract, TowerContract
+from shoal.formats.history import prune_versions, roll_back
+from shoal.formats.manifest import load_manifest
+from shoal.rpc.channel import open_channel
+from shoal.v1 import search_pb2, search_pb2_grpc, vectors_pb2
+
+pytestmark = pytest.mark.end_to_end
+
+DIM = 8
+N_PASSAGES = 200
+RATE = 50
+
+
+class Axes:
+    """Passage i's vector is axis i % 8, made longer by i: all scores are known."""
+
+    dim = DIM
+
+    def __init__(self, fingerprint: str = "") -> None:
+        tower = TowerContract(
+            fingerprint=fingerprint, dim=DIM, max_tokens=9, pooling="mean", normalized=False
+        )
+        contract = EncoderContract(model="axes", question=tower, passage=tower)
+        self.contract = contract if fingerprint else None
+
+    def __call__(self, titles, texts):
+        numbers = [int(text) for text in texts]
+        return np.stack([np.eye(DIM, dtype=np.float32)[i % DIM] * (1 + i) for i in numbers])
+
+
+def build(index_dir, n_shards: int = 2, encode=None) -> int:
+    """The next version; every passage's title is the version's number."""
+    version = 1 + (load_manifest(index_dir).version if (index_dir / "CURRENT").exists() else 0)
+    passages = [
+        Passage(id=f"p{i}", title=f"v{version}", text=str(i), where=f"made-up:{i}")
+        for i in range(N_PASSAGES)
+    ]
+    options = BuildOptions(name="tiny", n_shards=n_shards, recipe="Flat", overwrite=True)
+    return build_index(index_dir, passages, encode or Axes(), options).version
+
+
+@pytest.fixture
+def cluster(tmp_path, shoal, monkeypatch):
+    """A running cluster of two shards over version 1."""
+    monkeypatch.setenv("SHOAL_ROUTER__RELEASE_AFTER_S", "0.2")
+    build(tmp_path / "index")
+    up = shoal("up", "--index", str(tmp_path / "index"), "--port", "0", "--detach")
+    assert up.returncode == 0, up.stderr
+    return read_state("default")
+
+
+def request_of(axis: int) -> search_pb2.SearchRequest:
+    """Ten hits of two shards."""
+    vector = np.eye(DIM, dtype="<f4")[axis].tobytes()
+    packed = vectors_pb2.Vectors(
+        n_rows=1, dim=DIM, dtype=vectors_pb2.VECTOR_DTYPE_FLOAT32, packed=vector
+    )
+    return search_pb2.SearchRequest(queries=[search_pb2.Query(vector=packed)], k=10)
+
+
+def check(answer: search_pb2.SearchResponse, axis: int) -> int:
+    """The version of an answer that is right, whole and of that version alone."""
+    (result,) = answer.results
+    best = [i for i in reversed(range(N_PASSAGES)) if i % DIM == axis][:10]
+    assert [hit.passage.id for hit in result.hits] == [f"p{i}" for i in best]
+    assert {hit.passage.title for hit in result.hits} == {f"v{answer.version}"}
+    assert answer.coverage == 1.0
+    return answer.version
+
+
+async def ask(target: str) -> int:
+    async with open_channel(target) as channel:
+        stub = search_pb2_grpc.SearchServiceStub(channel)
+        return check(await stub.Search(request_of(3), timeout=10, wait_for_ready=True), 3)
+
+
+async def under_load(target: str, work) -> tuple[list[int], list[float], object]:
+    """Runs `work` in a thread under 50 searches a second, none of which is retried.
+
+    Returns the answers' versions in the order of asking, their times in ms, and `work`'s result.
+    """
+    async with open_channel(target) as channel:
+        stub = search_pb2_grpc.SearchServiceStub(channel)
+
+        async def search(number: int) -> tuple[int, float]:
+            begun_s = time.perf_counter()
+            answer = await stub.Search(request_of(number % DIM), timeout=10)
+            return check(answer, number % DIM), 1e3 * (time.perf_counter() - begun_s)
+
+        searches = []
+        working = asyncio.create_task(asyncio.to_thread(work))
+        begun_s = time.monotonic()
+        while not working.done() or len(searches) < RATE:
+            searches.append(asyncio.create_task(search(len(searches))))
+            due_s = begun_s + len(searches) / RATE
+            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+        answers = await asyncio.gather(*searches)
+    return [version for version, _ in answers], [ms for _, ms in answers], working.result()
+
+
+async def test_three_reloads_under_load_lose_and_mix_nothing(cluster, tmp_path, shoal, eventually):
+    """50 searches a second, never retried: every answer is right and of one version."""
+
+    def reload_thrice() -> None:
+        for _ in range(3):
+            version = build(tmp_path / "index")
+            done = shoal("reload", "--json")
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout)["version"] == version
+
+    versions, times_ms, _ = await under_load(cluster.target, reload_thrice)
+    assert versions == sorted(versions)
+    assert set(versions) == {1, 2, 3, 4}
+    print(f"{len(versions)} searches, p50 {np.median(times_ms):.1f} ms, worst {max(times_ms):.0f}")
+    assert read_state("default").version == 4
+    prune_versions(tmp_path / "index", keep=1)
+    eventually(lambda: open_versions(shoal) == {4})
+    assert await ask(cluster.target) == 4
+
+
+def open_versions(shoal) -> set[int]:
+    processes = json.loads(shoal("status", "--json").stdout)["processes"]
+    return {version for process in processes for version in process["versions"]}
+
+
+async def test_what_restarts_after_a_reload_serves_the_new_version(
+    cluster, tmp_path, shoal, eventually
+):
+    """Shard and router, killed in turn, while CURRENT and pruning have moved on."""
+    build(tmp_path / "index")
+    assert shoal("reload").returncode == 0
+    build(tmp_path / "index")
+    assert "kept: 2, 3" in shoal("index", "prune", "--index", str(tmp_path / "index")).stdout
+    for name in ("shard-0a", "router"):
+        pid = {p.name: p.pid for p in read_state("default").processes}[name]
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda pid=pid: pid not in {p.pid for p in read_state("default").processes})
+        eventually(lambda: shoal("status").returncode == 0)
+        assert await ask(cluster.target) == 2
+
+
+async def test_a_rollback_reaches_the_cluster(cluster, tmp_path, shoal):
+    """An older content under a new number, and back to the live one without naming it."""
+    build(tmp_path / "index")
+    assert shoal("reload").returncode == 0
+    roll_back(tmp_path / "index")
+    done = shoal("reload")
+    assert "from version 2 to 3" in done.stdout
+    again = shoal("reload")
+    assert again.returncode == 0
+    assert "at version 3 already" in again.stdout
+
+
+def corrupt(index_dir) -> None:
+    build(index_dir)
+    vectors = index_dir / load_manifest(index_dir).shards[1].segments[0].files.passages.path
+    content = bytearray(vectors.read_bytes())
+    content[len(content) // 2] ^= 1
+    vectors.write_bytes(content)
+
+
+def alter_manifest(index_dir) -> None:
+    build(index_dir)
+    manifest = index_dir / "versions" / "000002" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"seed": 0', '"seed": 1'))
+
+
+def other_index(index_dir) -> None:
+    shutil.rmtree(index_dir)
+    passages = [Passage(id="a", title="", text="1", where="x:1")]
+    build_index(index_dir, passages, Axes(), BuildOptions(name="other", n_shards=2))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (corrupt, "passages.arrow"),
+        (lambda d: build(d, n_shards=3), "3 shards"),
+        (lambda d: build(d, encode=Axes("stranger")), "encoder stranger"),
+        (alter_manifest, "altered"),
+        (other_index, "'other'"),
+    ],
+    ids=["corrupt", "shards", "encoder", "manifest", "other"],
+)
+async def test_a_version_that_does_not_fit_is_refused(
+    cluster, tmp_path, shoal, eventually, change, told
+):
+    """One line that says why; no search fails meanwhile, and nothing of it stays open."""
+
+    def reload():
+        change(tmp_path / "index")
+        return shoal("reload")
+
+    versions, _, refused = await under_load(cluster.target, reload)
+    assert set(versions) == {1}
+    assert refused.returncode == 78
+    assert told in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert read_state("default").version == 1
+    eventually(lambda: open_versions(shoal) == {1})
+
+
+def test_a_reload_without_a_cluster_is_one_line(shoal):
+    """It says how to start one."""
+    done = shoal("reload")
+    assert done.returncode == 69
+    assert "shoal up" in done.stderr
+
+
+async def test_a_version_that_is_not_there_is_refused(cluster, shoal):
+    """The manifest is looked for before anybody is asked."""
+    done = shoal("reload", "--version", "7")
+    assert done.returncode == 78
+    assert "versions here: (1,)" in done.stderr
+    assert await ask(cluster.target) == 1
