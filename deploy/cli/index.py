@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from deploy.cli import flags, history
+from deploy.cli import add, flags, history
 from deploy.cli.output import note, progress, write, write_json
 from shoal.errors import IndexFormatError
 
@@ -22,6 +22,7 @@ app = typer.Typer(
     callback=flags.help_without_command,
     invoke_without_command=True,
 )
+app.command()(add.add)
 history.register(app)
 
 

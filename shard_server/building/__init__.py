@@ -1,5 +1,6 @@
 """Building an index, offline: read, encode, train, fill, commit; and checking one."""
 
+from shard_server.building.add import add_passages
 from shard_server.building.build import BuildOptions, build_index
 from shard_server.building.inspection import inspect_index
 from shard_server.building.passage import Passage
@@ -15,6 +16,7 @@ __all__ = [
     "PassageEncode",
     "Progress",
     "VerifyReport",
+    "add_passages",
     "build_index",
     "inspect_index",
     "read_corpus",

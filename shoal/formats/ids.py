@@ -64,6 +64,14 @@ class IdFile:
             raise IndexFormatError(f"{path}: its columns {reader.schema.names} aren't ids'")
         return cls(batches)
 
+    def contains(self, wanted: Hashes) -> npt.NDArray[np.bool_]:
+        """Which of these hashes (n,) are there: bool (n,)."""
+        found = np.zeros(len(wanted), dtype=np.bool_)
+        for hashes in filter(len, self._hashes):
+            places = np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)
+            found |= hashes[places] == wanted
+        return found
+
     def find(self, passage_id: str) -> list[int]:
         """Rows whose id may be `passage_id`, ascending: none, one, or in a blue moon two."""
         wanted = np.uint64(hash64(passage_id))

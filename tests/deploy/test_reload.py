@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from deploy.state import read_state
-from shard_server.building import BuildOptions, Passage, build_index
+from shard_server.building import BuildOptions, Passage, add_passages, build_index
 from shoal.contract import EncoderContract, TowerContract
 from shoal.formats.history import prune_versions, roll_back
 from shoal.formats.manifest import load_manifest
@@ -151,6 +151,22 @@ async def test_what_restarts_after_a_reload_serves_the_new_version(
         eventually(lambda pid=pid: pid not in {p.pid for p in read_state("default").processes})
         eventually(lambda: shoal("status").returncode == 0)
         assert await ask(cluster.target) == 2
+
+
+async def test_an_addition_reaches_the_cluster(cluster, tmp_path, shoal):
+    """The new segment is searched beside the old one, and its passage comes with its text."""
+    new = Passage(id="new", title="added", text=str(N_PASSAGES + 3), where="made-up:1")
+    assert (N_PASSAGES + 3) % DIM == 3
+    add_passages(tmp_path / "index", [new], Axes())
+    assert shoal("reload").returncode == 0
+    async with open_channel(cluster.target) as channel:
+        stub = search_pb2_grpc.SearchServiceStub(channel)
+        answer = await stub.Search(request_of(3), timeout=10)
+    hits = answer.results[0].hits
+    assert (answer.version, answer.coverage) == (2, 1.0)
+    assert [hit.passage.id for hit in hits[:3]] == ["new", "p195", "p187"]
+    assert hits[0].passage.title == "added"
+    assert sum(shard.n_live for shard in answer.shards) == N_PASSAGES + 1
 
 
 async def test_a_rollback_reaches_the_cluster(cluster, tmp_path, shoal):

@@ -1,0 +1,193 @@
+"""Add passages to an index: a new version of the live one's segments and one more a shard.
+
+Rule: nothing that exists is rewritten. The live version's trained index, partition and encoder are
+the new one's; what the corpus asks beyond them is refused. CURRENT turns last of all.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import faiss
+
+from shard_server.building.fill import FilledSegment, fill_shards
+from shard_server.building.known import find_known
+from shard_server.building.passage import Passage
+from shard_server.building.progress import Progress, silent
+from shard_server.building.stage import (
+    PassageEncode,
+    StagedCorpus,
+    encode_corpus,
+    open_vectors,
+    stage_corpus,
+)
+from shard_server.building.workspace import Workspace, open_workspace
+from shoal import __version__
+from shoal.contract import lowest_cosine
+from shoal.errors import ConfigError, CorpusError, IndexFormatError
+from shoal.formats.manifest import (
+    Manifest,
+    Segment,
+    SegmentFiles,
+    Shard,
+    check_file,
+    commit_version,
+    read_current,
+)
+
+CHUNK_SIZE = 1_024
+"""Passages that one call encodes."""
+
+
+def add_passages(
+    index_dir: Path,
+    passages: Iterable[Passage],
+    encode: PassageEncode,
+    progress: Progress = silent,
+) -> Manifest:
+    """Make the live version with `passages` added the live one; returns its manifest.
+
+    Raises:
+        CorpusError: a fault in the corpus, with file:line; an id that the index has already.
+        ConfigError: an encoder that is not the index's.
+        IndexFormatError: there is no index, or one of its files doesn't verify.
+        LockedError: another build is at work in `index_dir`.
+        StorageError: the disk is full, read-only or not ours.
+    """
+    read_current(index_dir)  # its error tells what to do where there is no index
+    with open_workspace(index_dir, overwrite=True) as workspace:
+        live = workspace.previous
+        assert live is not None, "CURRENT was read"
+        check_encoder(live, encode)
+        trained = _read_trained(index_dir, live)
+        staged = _stage(workspace, live, passages, progress)
+        path = workspace.staging / "vectors.f16"
+        encode_corpus(staged, path, encode, chunk_size=CHUNK_SIZE, progress=progress)
+        segments = fill_shards(
+            staged,
+            open_vectors(path, live.dim),
+            trained,
+            workspace.staging,
+            n_shards=len(live.shards),
+            metric=live.metric,
+            first_ordinal=live.next_ordinal,
+            progress=progress,
+        )
+        manifest = _extend(workspace, live, staged, segments)
+        commit_version(index_dir, manifest)
+    return manifest
+
+
+def check_encoder(live: Manifest, encode: PassageEncode) -> None:
+    """Refuse an encoder that doesn't make the index's vectors: by fingerprint, then by probes.
+
+    Raises:
+        ConfigError: naming both.
+    """
+    ours = live.encoder.passage.fingerprint if live.encoder else ""
+    theirs = encode.contract.passage.fingerprint if encode.contract else ""
+    if ours != theirs:
+        built = f"encoder {ours[:12]} ({live.encoder.model})" if live.encoder else "bare vectors"
+        given = f"{theirs[:12]} ({encode.contract.model})" if encode.contract else "bare vectors"
+        raise ConfigError(
+            f"index {live.name!r} is of {built}, the passages would be of {given}; add with the "
+            "encoder that built it, or build a new index"
+        )
+    if encode.dim != live.dim:
+        raise ConfigError(
+            f"index {live.name!r} has {live.dim} dimensions, the encoder makes {encode.dim}"
+        )
+    if live.encoder is None or not live.encoder.passage.probe_texts:
+        return
+    texts = live.encoder.passage.probe_texts
+    cosine = lowest_cosine(live.encoder.passage, encode([""] * len(texts), texts))
+    if not cosine >= live.encoder.min_cosine:
+        raise ConfigError(
+            f"index {live.name!r}: the encoder's probe vectors have cosine {cosine:.4f} to those "
+            f"that the index recorded, {live.encoder.min_cosine} is asked; it is not the same model"
+        )
+
+
+def _read_trained(index_dir: Path, live: Manifest) -> Any:
+    """The trained, empty index that the segments share; None for Flat."""
+    if live.trained is None:
+        return None
+    path = check_file(index_dir, live.trained)
+    try:
+        trained = faiss.read_index(str(path))
+    except RuntimeError as error:
+        raise IndexFormatError(f"{path}: faiss can't read it") from error
+    if not trained.is_trained or trained.ntotal or trained.d != live.dim:
+        raise IndexFormatError(f"{path}: not a trained, empty index of {live.dim} dimensions")
+    return trained
+
+
+def _stage(
+    workspace: Workspace, live: Manifest, passages: Iterable[Passage], progress: Progress
+) -> StagedCorpus:
+    """The corpus, checked against itself and against the index before anything is encoded."""
+    staged = stage_corpus(passages, workspace.staging / "corpus.arrow", progress)
+    known = find_known(workspace.index_dir, live, staged)
+    if known:
+        first = known[0]
+        others = f", and {len(known) - 1:,} more are" if len(known) > 1 else ""
+        raise CorpusError(
+            f"{first.where}: id {first.id!r} is in version {live.version} of index {live.name!r} "
+            f"already{others}; leave out what is there"
+        )
+    columns = dict(live.metadata_columns)
+    for name, kind in staged.metadata_columns.items():
+        before = columns.setdefault(name, kind)
+        if before != kind and (before, kind) != ("double", "int64"):
+            raise CorpusError(
+                f"{_first_with(staged, name)}: metadata {name!r} is {kind} in this corpus and "
+                f"{before} in version {live.version} of index {live.name!r}; a column has one type"
+            )
+    return replace(staged, metadata_columns=dict(sorted(columns.items())))
+
+
+def _first_with(staged: StagedCorpus, name: str) -> str:
+    """Where the first passage with metadata of that name stands."""
+    for batch in staged.batches():
+        texts, places = (batch.column(n).to_pylist() for n in ("metadata", "where"))
+        for text, where in zip(texts, places, strict=True):
+            if text and name in json.loads(text):
+                return str(where)
+    raise AssertionError("the column was met in this corpus")
+
+
+def _extend(
+    workspace: Workspace, live: Manifest, staged: StagedCorpus, segments: Iterable[FilledSegment]
+) -> Manifest:
+    shards = tuple(
+        Shard(segments=(*shard.segments, *_adopt(workspace, segment)))
+        for shard, segment in zip(live.shards, segments, strict=True)
+    )
+    changes = {
+        "version": workspace.version,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "release": __version__,
+        "n_rows": live.n_rows + staged.n_passages,
+        "n_live": live.n_live + staged.n_passages,
+        "next_ordinal": live.next_ordinal + staged.n_passages,
+        "shards": shards,
+        "metadata_columns": staged.metadata_columns,
+    }
+    return Manifest.model_validate({**dict(live), **changes})
+
+
+def _adopt(workspace: Workspace, segment: FilledSegment) -> tuple[Segment, ...]:
+    """The segment among the index's files; none where no passage fell to the shard."""
+    if not segment.n_rows:
+        return ()
+    folder = segment.folder
+    files = SegmentFiles(
+        index=workspace.adopt(folder / "index.faiss") if segment.has_index else None,
+        vectors=workspace.adopt(folder / "vectors.faiss"),
+        passages=workspace.adopt(folder / "passages.arrow"),
+        ids=workspace.adopt(folder / "ids.arrow"),
+    )
+    return (Segment(n_rows=segment.n_rows, n_live=segment.n_rows, files=files),)

@@ -1,0 +1,250 @@
+"""Adding makes a version that is the old one and more, or changes nothing."""
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shard_server.building import BuildOptions, Passage, add_passages, build_index, verify_index
+from shard_server.devices import CpuBackend
+from shard_server.index import ShardIndex
+from shard_server.limits import SearchParameters
+from shoal.errors import ConfigError, CorpusError, IndexFormatError, LockedError
+from shoal.formats.files import builder_lock
+from shoal.formats.history import roll_back
+from shoal.formats.manifest import Manifest, load_manifest
+
+ROOT = Path(__file__).resolve().parents[3]
+RECIPES = ["Flat", "IVF16,PQ8x4fs", "IVF16,PQ8", "IVF16,SQ8"]
+
+
+@pytest.fixture
+def parts(make_passages):
+    """600 passages, 50 of them and 350."""
+    passages = list(make_passages(1_000))
+    return passages[:600], passages[600:650], passages[650:]
+
+
+@pytest.fixture
+def start(tmp_path, encode, parts):
+    """Builds the first part."""
+
+    def build(recipe: str = "Flat", n_shards: int = 3) -> Path:
+        options = BuildOptions(name="tiny", recipe=recipe, n_shards=n_shards, seed=5)
+        build_index(tmp_path / "index", parts[0], encode, options)
+        return tmp_path / "index"
+
+    return build
+
+
+def vectors_of(encode, passages) -> np.ndarray:
+    made = encode([p.title for p in passages], [p.text for p in passages])
+    return made.astype(np.float16).astype(np.float32)
+
+
+def search(index_dir: Path, manifest: Manifest, queries: np.ndarray, k: int, **how):
+    """The merged ordinals of all shards: (n, k)."""
+    scores, ordinals = [], []
+    for shard in range(len(manifest.shards)):
+        data = ShardIndex.read(index_dir, manifest, shard)
+        index = ShardIndex.place(manifest, shard, data, CpuBackend())
+        hits = index.search(queries, SearchParameters(k=k, **how))
+        scores.append(hits.scores)
+        ordinals.append(hits.ordinals)
+    best = np.argsort(-np.concatenate(scores, axis=1), axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(np.concatenate(ordinals, axis=1), best, axis=1)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_what_was_added_is_found_as_what_was_there(start, parts, encode, recipe):
+    """Two additions: exact and compressed searches find the best of all 1,000, as numpy does."""
+    index_dir = start(recipe)
+    encode.n_texts = 0
+    for part in parts[1:]:
+        manifest = add_passages(index_dir, part, encode)
+    assert encode.n_texts == 400
+    vectors = vectors_of(encode, [*parts[0], *parts[1], *parts[2]])
+    queries = vectors[::37]
+    truth = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :10]
+    assert np.array_equal(search(index_dir, manifest, queries, 10, exact=True), truth)
+    if recipe != "Flat":
+        whole = {"n_probe": 16, "candidates": 1_000}
+        assert np.array_equal(search(index_dir, manifest, queries, 10, **whole), truth)
+
+
+@pytest.mark.parametrize("recipe", RECIPES[:2])
+def test_an_addition_is_whole_and_rewrites_nothing(start, parts, encode, recipe):
+    """Counts, ordinals, one more segment a shard; the old version's files are shared."""
+    index_dir = start(recipe)
+    old = load_manifest(index_dir)
+    manifest = add_passages(index_dir, parts[2], encode)
+    assert load_manifest(index_dir) == manifest
+    assert load_manifest(index_dir, 1) == old
+    assert (manifest.version, manifest.n_live, manifest.next_ordinal) == (2, 950, 950)
+    assert set(old.entries()) < set(manifest.entries())
+    assert manifest.trained == old.trained
+    for before, after in zip(old.shards, manifest.shards, strict=True):
+        assert after.segments[:-1] == before.segments
+    assert verify_index(index_dir).faults == ()
+    assert not (index_dir / ".staging").exists()
+
+
+def test_a_shard_without_new_passages_gets_no_segment(start, parts, encode):
+    """One passage goes to one shard."""
+    manifest = add_passages(start(), parts[1][:1], encode)
+    assert sorted(len(shard.segments) for shard in manifest.shards) == [1, 1, 2]
+
+
+def test_ordinals_are_never_used_again(start, parts, encode):
+    """Rolled back and added to, the index goes on counting where it was."""
+    index_dir = start()
+    add_passages(index_dir, parts[1], encode)
+    roll_back(index_dir)
+    manifest = add_passages(index_dir, parts[1], encode)
+    assert (manifest.version, manifest.n_live, manifest.next_ordinal) == (4, 650, 700)
+
+
+def test_ids_that_are_there_are_refused_before_encoding(start, parts, encode):
+    """The first is named with its place, in whatever segment its like lies; nothing changes."""
+    index_dir = start()
+    add_passages(index_dir, parts[1], encode)
+    before = sorted(index_dir.rglob("*"))
+    encode.n_texts = 0
+    again = [*parts[2][:5], parts[1][3], parts[0][7]]
+    with pytest.raises(CorpusError, match=r"^made-up:604: id 'p603' .*version 2.* and 1 more"):
+        add_passages(index_dir, again, encode)
+    assert encode.n_texts == 0
+    assert load_manifest(index_dir).version == 2
+    assert sorted(index_dir.rglob("*")) == before
+
+
+def test_an_id_with_a_known_hash_and_another_text_is_new(start, parts, encode, monkeypatch):
+    """Equal hashes are only a suspicion."""
+    index_dir = start(n_shards=1)
+    monkeypatch.setattr("shard_server.building.stage.hash64", lambda _: 7)
+    monkeypatch.setattr("shoal.formats.ids.hash64", lambda _: 7)
+    add_passages(index_dir, parts[1][:1], encode)
+    assert add_passages(index_dir, parts[1][1:2], encode).n_live == 602
+    with pytest.raises(CorpusError, match="id 'p600'"):
+        add_passages(index_dir, parts[1][:1], encode)
+
+
+def tower(encode, **changes) -> None:
+    changed = encode.contract.passage.model_copy(update=changes)
+    encode.contract = encode.contract.model_copy(update={"passage": changed})
+
+
+def test_another_encoder_is_refused(start, parts, encode):
+    """By fingerprint, for want of one, or by its dimension."""
+    index_dir = start()
+    made = encode.contract
+    tower(encode, fingerprint="stranger")
+    with pytest.raises(ConfigError, match=r"encoder f \(hash\).*stranger"):
+        add_passages(index_dir, parts[1], encode)
+    encode.contract = None
+    with pytest.raises(ConfigError, match="would be of bare vectors"):
+        add_passages(index_dir, parts[1], encode)
+    encode.contract, encode.dim = made, 16
+    with pytest.raises(ConfigError, match="32 dimensions"):
+        add_passages(index_dir, parts[1], encode)
+    assert load_manifest(index_dir).version == 1
+
+
+def test_an_encoder_that_only_claims_to_be_the_same_is_refused(start, parts, encode):
+    """Its probe vectors are not those that the index recorded."""
+    probe = tuple(encode.vector("\nprobe").tolist())
+    tower(encode, probe_texts=("probe",), probe_vectors=(probe,))
+    index_dir = start()
+    assert add_passages(index_dir, parts[1], encode).version == 2
+    encode.vector = lambda text: -np.eye(32, dtype=np.float32)[len(text) % 32]
+    with pytest.raises(ConfigError, match="not the same model"):
+        add_passages(index_dir, parts[2], encode)
+
+
+def test_metadata_may_grow_and_keeps_its_types(start, parts, encode):
+    """A new column is the new segment's; an old one's type stands; integers fit doubles."""
+    index_dir = start()
+
+    def passage(place: int, **metadata) -> Passage:
+        return dataclasses.replace(parts[1][place], metadata=metadata)
+
+    manifest = add_passages(index_dir, [passage(0, year=1.5)], encode)
+    assert manifest.metadata_columns == {"number": "int64", "odd": "bool", "year": "double"}
+    manifest = add_passages(index_dir, [passage(1, year=2)], encode)
+    assert manifest.metadata_columns["year"] == "double"
+    for metadata in ({"number": "x"}, {"number": 1.5}):
+        with pytest.raises(CorpusError, match=r"^made-up:604: .*'number' .* int64 in v"):
+            add_passages(index_dir, [passage(2), passage(3, **metadata)], encode)
+    assert verify_index(index_dir).faults == ()
+
+
+def test_no_index_or_a_broken_one_is_told(start, parts, encode, tmp_path):
+    """Nothing is made where there is nothing; an altered file that is needed is named."""
+    with pytest.raises(IndexFormatError, match="shoal index build"):
+        add_passages(tmp_path / "none", parts[1], encode)
+    assert not (tmp_path / "none").exists()
+    index_dir = start("IVF16,SQ8")
+    with builder_lock(index_dir), pytest.raises(LockedError):
+        add_passages(index_dir, parts[1], encode)
+    trained = index_dir / load_manifest(index_dir).trained.path
+    trained.write_bytes(trained.read_bytes()[:-1] + b"\xff")
+    with pytest.raises(IndexFormatError, match=r"trained\.faiss"):
+        add_passages(index_dir, parts[1], encode)
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from shard_server.building import Passage, add_passages
+from shoal.contract import EncoderContract, TowerContract
+
+class Encode:
+    dim = 32
+    tower = TowerContract(fingerprint="f", dim=32, max_tokens=256, pooling="mean", normalized=True)
+    contract = EncoderContract(model="hash", question=tower, passage=tower)
+    def __call__(self, titles, texts):
+        return np.ones((len(texts), 32), dtype=np.float32)
+
+left = int(sys.argv[2])
+def trace(event, arguments):
+    global left
+    if event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "open"):
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+passages = [Passage(id=f"new{i}", title="", text="t", where=f"x:{i}") for i in range(20)]
+sys.addaudithook(trace)
+add_passages(Path(sys.argv[1]), passages, Encode())
+"""
+
+
+def test_killed_anywhere_the_old_version_lives(start, parts, encode, tmp_path):
+    """SIGKILL before changes of the file system: the old version or the new, then it works."""
+    source = start("IVF16,SQ8", n_shards=2)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    seen = set()
+    for n_steps in range(0, 200, 7):
+        index_dir = tmp_path / f"at-{n_steps}"
+        shutil.copytree(source, index_dir)
+        command = [sys.executable, "-c", _KILLED, str(index_dir), str(n_steps)]
+        ended = subprocess.run(command, env=environment, capture_output=True)
+        assert ended.returncode in {0, -signal.SIGKILL}, ended.stderr
+        live = load_manifest(index_dir)
+        assert live.n_live in {600, 620}
+        assert all((index_dir / entry.path).exists() for entry in live.entries())
+        after = add_passages(index_dir, parts[1], encode)
+        assert after.n_live == live.n_live + 50
+        assert verify_index(index_dir).faults == ()
+        shutil.rmtree(index_dir)
+        seen.add((ended.returncode, live.n_live))
+        if ended.returncode == 0:
+            break
+    assert (-signal.SIGKILL, 600) in seen
+    assert (0, 620) in seen
