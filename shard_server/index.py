@@ -33,7 +33,7 @@ from shard_server.segment import (
     limit_deserialization,
     read_segment,
 )
-from shoal.errors import IndexFormatError
+from shoal.errors import ConfigError, IndexFormatError
 from shoal.formats.manifest import Manifest, check_file
 from shoal.formats.passages import PassageFile
 from shoal.vectors import Matrix
@@ -43,6 +43,8 @@ Rows = npt.NDArray[np.int64]
 # faiss's stubs leave out the keywords that its Python layer gives to every parameter class
 _ivf_parameters: Any = faiss.SearchParametersIVF
 _refine_parameters: Any = faiss.IndexRefineSearchParameters
+_bitmap_selector: Any = faiss.IDSelectorBitmap
+_flat_parameters: Any = faiss.SearchParameters
 
 _TIE_MARGIN = 8
 """Hits asked for beyond k. Of fast-scan's searches for 10, 6-10 % have a tie at the edge; a tie
@@ -56,6 +58,8 @@ class _SearchSegment:
     data: SegmentData
     placed: PlacedIndex | None
     refine: Any
+    live: Any
+    """faiss's selector of the rows that are live; None where all are."""
 
 
 class ShardIndex:
@@ -103,11 +107,12 @@ class ShardIndex:
         ready = []
         for data in segments:
             placed = refine = None
-            if data.index is not None and data.n_rows:
+            if data.index is not None and data.n_live:
                 placed = backend.place(data.index)
                 refine = faiss.IndexRefine(placed.index, data.vectors)
             # what the device holds now need not stay in the host's memory
-            ready.append(_SearchSegment(replace(data, index=None), placed, refine))
+            live = select_live(data.deleted, backend.name)
+            ready.append(_SearchSegment(replace(data, index=None), placed, refine, live))
         return cls(manifest, shard, ready, backend)
 
     @property
@@ -171,7 +176,7 @@ class ShardIndex:
         parts = [
             self._search_segment(number, segment, query_vectors, parameters)
             for number, segment in enumerate(self._segments)
-            if segment.data.n_rows
+            if segment.data.n_live
         ]
         if not parts:
             return no_hits(len(query_vectors), exact=parameters.exact or parameters.candidates > 0)
@@ -219,6 +224,22 @@ class ShardIndex:
         return scores, ordinals, rows
 
 
+def select_live(deleted: npt.NDArray[np.bool_] | None, device: str) -> Any:
+    """The selector, for faiss, of the rows that are not deleted; None where none is.
+
+    Raises:
+        ConfigError: on a GPU, whose searches ignore selectors without a word.
+    """
+    if deleted is None:
+        return None
+    if device != "cpu":
+        raise ConfigError(
+            f"the index has superseded passages, which {device} would still find; run with "
+            "--device cpu, or build the index again"
+        )
+    return _bitmap_selector(np.packbits(~deleted, bitorder="little"))
+
+
 @dataclass(frozen=True, slots=True)
 class _Ask:
     """What to ask of faiss: which index, for how many hits at most, and with which parameters."""
@@ -230,10 +251,14 @@ class _Ask:
 
 
 def _plan(segment: _SearchSegment, parameters: SearchParameters) -> _Ask:
-    most = min(segment.data.n_rows, MAX_FETCH)
+    most = min(segment.data.n_live, MAX_FETCH)
+    live = {} if segment.live is None else {"sel": segment.live}
     if parameters.exact or segment.placed is None:
-        return _Ask(segment.data.vectors, most, exact=True, params=lambda _width: None)
-    base = _ivf_parameters(nprobe=parameters.n_probe) if parameters.n_probe else None
+        exact = _flat_parameters(**live) if live else None
+        return _Ask(segment.data.vectors, most, exact=True, params=lambda _width: exact)
+    base = _ivf_parameters(nprobe=parameters.n_probe, **live) if parameters.n_probe else None
+    if live and base is None:
+        base = _flat_parameters(**live)
     if not parameters.candidates:
         return _Ask(segment.placed.index, most, exact=False, params=lambda _width: base)
     candidates = min(parameters.candidates, most)

@@ -11,9 +11,11 @@ from typing import Any
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 
 from shard_server.hits import Ordinals
 from shoal.errors import IndexFormatError
+from shoal.formats.deleted import read_deleted
 from shoal.formats.manifest import FileEntry, Manifest, Segment, check_file
 from shoal.formats.passages import PassageFile
 
@@ -30,10 +32,13 @@ _MAX_TABLE_BYTES = 2 << 30
 class SegmentData:
     """A segment in memory: `index` is None where the stored vectors are the whole index (Flat).
 
-    `ordinals` ascends: rows stand in the order of ingestion.
+    `ordinals` ascends: rows stand in the order of ingestion. `deleted` is bool (n_rows,), None
+    where no row is.
     """
 
     n_rows: int
+    n_live: int
+    deleted: npt.NDArray[np.bool_] | None
     index: Any
     vectors: Any
     passages: PassageFile
@@ -55,14 +60,9 @@ def read_segment(
         IndexFormatError: naming the file that does not verify, can't be read or does not fit.
     """
     files = segment.files
-    if files.deleted is not None:
-        raise IndexFormatError(
-            f"{index_dir / files.deleted.path}: deleted passages are not served by this release; "
-            "install a newer one"
-        )
     paths = {
         entry: check(index_dir, entry)
-        for entry in (files.index, files.vectors, files.passages, files.ids)
+        for entry in (files.index, files.vectors, files.passages, files.ids, files.deleted)
         if entry is not None
     }
     vectors = _read(paths[files.vectors], faiss.IO_FLAG_MMAP_IFC)
@@ -74,8 +74,17 @@ def read_segment(
     passages = PassageFile.open(paths[files.passages])
     ordinals = np.ascontiguousarray(passages.ordinals, dtype=np.int64)
     _check_ordinals(paths[files.passages], ordinals, manifest, segment)
+    deleted = None
+    if files.deleted is not None:
+        deleted = read_deleted(paths[files.deleted], n_rows=segment.n_rows, n_live=segment.n_live)
     return SegmentData(
-        n_rows=segment.n_rows, index=index, vectors=vectors, passages=passages, ordinals=ordinals
+        n_rows=segment.n_rows,
+        n_live=segment.n_live,
+        deleted=deleted,
+        index=index,
+        vectors=vectors,
+        passages=passages,
+        ordinals=ordinals,
     )
 
 

@@ -28,6 +28,10 @@ def add(
     device: Annotated[
         str, typer.Option("--device", help="Where to encode: auto, cpu or cuda:N.")
     ] = "auto",
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Supersede passages whose ids are there; CPU alone serves."),
+    ] = False,
     as_json: flags.Json = False,
 ) -> None:
     """Make a new version of an index with more passages; nothing is encoded again."""
@@ -45,7 +49,9 @@ def add(
     encoder = load_encoder(absolute_model(model or live.encoder.model), device=device)
     passages = itertools.chain.from_iterable(read_corpus(source) for source in corpus)
     with progress() as show:
-        manifest = add_passages(index, passages, PassageEncoder(encoder), show)
+        manifest = add_passages(
+            index, passages, PassageEncoder(encoder), show, replace_known=replace
+        )
     took_s = time.monotonic() - begun_s
     n_added = manifest.n_rows - live.n_rows
     if as_json:
@@ -53,12 +59,14 @@ def add(
             "index": manifest.name,
             "version": manifest.version,
             "n_added": n_added,
+            "n_replaced": n_added - (manifest.n_live - live.n_live),
             "n_passages": manifest.n_live,
             "seconds": round(took_s, 1),
         })  # fmt: skip
         return
     write(
         f"index {manifest.name!r} version {manifest.version}: {n_added:,} passages added, "
+        f"{n_added - (manifest.n_live - live.n_live):,} of them in place of others, "
         f"{manifest.n_live:,} in all, in {took_s:.1f} s"
     )
     write("a running cluster takes it with: shoal reload")

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import faiss
+import numpy as np
 
 from shard_server.building.fill import FilledSegment, fill_shards
-from shard_server.building.known import find_known
+from shard_server.building.known import KnownPassage, deleted_rows, find_known
 from shard_server.building.passage import Passage
 from shard_server.building.progress import Progress, silent
 from shard_server.building.stage import (
@@ -28,6 +29,8 @@ from shard_server.building.workspace import Workspace, open_workspace
 from shoal import __version__
 from shoal.contract import lowest_cosine
 from shoal.errors import ConfigError, CorpusError, IndexFormatError
+from shoal.formats.deleted import write_deleted
+from shoal.formats.files import guard_storage
 from shoal.formats.manifest import (
     Manifest,
     Segment,
@@ -47,8 +50,12 @@ def add_passages(
     passages: Iterable[Passage],
     encode: PassageEncode,
     progress: Progress = silent,
+    *,
+    replace_known: bool = False,
 ) -> Manifest:
     """Make the live version with `passages` added the live one; returns its manifest.
+
+    With `replace_known`, a passage whose id the index has supersedes the one that is there.
 
     Raises:
         CorpusError: a fault in the corpus, with file:line; an id that the index has already.
@@ -63,7 +70,14 @@ def add_passages(
         assert live is not None, "CURRENT was read"
         check_encoder(live, encode)
         trained = _read_trained(index_dir, live)
-        staged = _stage(workspace, live, passages, progress)
+        staged, known = _stage(workspace, live, passages, progress)
+        if known and not replace_known:
+            raise _known_already(live, known)
+        if known and live.trained is not None and not live.n_lists:
+            raise ConfigError(
+                f"recipe {live.recipe!r} can't leave passages out of a search, so none can be "
+                "replaced; build the index again"
+            )
         path = workspace.staging / "vectors.f16"
         encode_corpus(staged, path, encode, chunk_size=CHUNK_SIZE, progress=progress)
         segments = fill_shards(
@@ -76,7 +90,8 @@ def add_passages(
             first_ordinal=live.next_ordinal,
             progress=progress,
         )
-        manifest = _extend(workspace, live, staged, segments)
+        kept = _supersede(workspace, live, known)
+        manifest = _extend(workspace, live, kept, staged, segments)
         commit_version(index_dir, manifest)
     return manifest
 
@@ -127,17 +142,10 @@ def _read_trained(index_dir: Path, live: Manifest) -> Any:
 
 def _stage(
     workspace: Workspace, live: Manifest, passages: Iterable[Passage], progress: Progress
-) -> StagedCorpus:
-    """The corpus, checked against itself and against the index before anything is encoded."""
+) -> tuple[StagedCorpus, tuple[KnownPassage, ...]]:
+    """The corpus, checked against itself and the index, and which of it the index has."""
     staged = stage_corpus(passages, workspace.staging / "corpus.arrow", progress)
     known = find_known(workspace.index_dir, live, staged)
-    if known:
-        first = known[0]
-        others = f", and {len(known) - 1:,} more are" if len(known) > 1 else ""
-        raise CorpusError(
-            f"{first.where}: id {first.id!r} is in version {live.version} of index {live.name!r} "
-            f"already{others}; leave out what is there"
-        )
     columns = dict(live.metadata_columns)
     for name, kind in staged.metadata_columns.items():
         before = columns.setdefault(name, kind)
@@ -146,7 +154,47 @@ def _stage(
                 f"{_first_with(staged, name)}: metadata {name!r} is {kind} in this corpus and "
                 f"{before} in version {live.version} of index {live.name!r}; a column has one type"
             )
-    return replace(staged, metadata_columns=dict(sorted(columns.items())))
+    return replace(staged, metadata_columns=dict(sorted(columns.items()))), known
+
+
+def _known_already(live: Manifest, known: tuple[KnownPassage, ...]) -> CorpusError:
+    first = known[0]
+    others = f", and {len(known) - 1:,} more are" if len(known) > 1 else ""
+    return CorpusError(
+        f"{first.where}: id {first.id!r} is in version {live.version} of index {live.name!r} "
+        f"already{others}; leave out what is there, or --replace it"
+    )
+
+
+def _supersede(
+    workspace: Workspace, live: Manifest, known: tuple[KnownPassage, ...]
+) -> tuple[Shard, ...]:
+    """The live version's shards with the `known` rows deleted; files are shared but the bitmap."""
+    dead: dict[tuple[int, int], list[int]] = {}
+    for passage in known:
+        dead.setdefault((passage.shard, passage.segment), []).append(passage.row)
+    return tuple(
+        Shard(
+            segments=tuple(
+                _without(workspace, segment, dead[number, place])
+                if (number, place) in dead
+                else segment
+                for place, segment in enumerate(shard.segments)
+            )
+        )
+        for number, shard in enumerate(live.shards)
+    )
+
+
+def _without(workspace: Workspace, segment: Segment, rows: list[int]) -> Segment:
+    before = deleted_rows(workspace.index_dir, segment)
+    deleted = np.zeros(segment.n_rows, dtype=np.bool_) if before is None else before.copy()
+    deleted[rows] = True
+    path = workspace.staging / "deleted.bits"
+    with guard_storage(path):
+        write_deleted(path, deleted)
+    files = segment.files.model_copy(update={"deleted": workspace.adopt(path)})
+    return Segment(n_rows=segment.n_rows, n_live=int((~deleted).sum()), files=files)
 
 
 def _first_with(staged: StagedCorpus, name: str) -> str:
@@ -160,18 +208,22 @@ def _first_with(staged: StagedCorpus, name: str) -> str:
 
 
 def _extend(
-    workspace: Workspace, live: Manifest, staged: StagedCorpus, segments: Iterable[FilledSegment]
+    workspace: Workspace,
+    live: Manifest,
+    kept: tuple[Shard, ...],
+    staged: StagedCorpus,
+    segments: Iterable[FilledSegment],
 ) -> Manifest:
     shards = tuple(
         Shard(segments=(*shard.segments, *_adopt(workspace, segment)))
-        for shard, segment in zip(live.shards, segments, strict=True)
+        for shard, segment in zip(kept, segments, strict=True)
     )
     changes = {
         "version": workspace.version,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "release": __version__,
         "n_rows": live.n_rows + staged.n_passages,
-        "n_live": live.n_live + staged.n_passages,
+        "n_live": sum(shard.n_live for shard in shards),
         "next_ordinal": live.next_ordinal + staged.n_passages,
         "shards": shards,
         "metadata_columns": staged.metadata_columns,

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from shard_server.building.partition import shards_of
 from shard_server.building.stage import StagedCorpus
+from shoal.formats.deleted import Rows, read_deleted
 from shoal.formats.ids import IdFile
 from shoal.formats.manifest import Manifest, Segment, check_file
 from shoal.formats.passages import PassageFile
@@ -33,12 +34,13 @@ class KnownPassage:
 class _SegmentIds(NamedTuple):
     ids: IdFile
     passages: PassageFile
+    deleted: Rows | None
 
 
 def find_known(
     index_dir: Path, manifest: Manifest, staged: StagedCorpus
 ) -> tuple[KnownPassage, ...]:
-    """The passages of `staged` whose ids `manifest` has, in the order of the corpus.
+    """The passages of `staged` whose ids `manifest` has, alive, in the order of the corpus.
 
     Raises:
         IndexFormatError: a file of the index that doesn't verify.
@@ -61,12 +63,24 @@ def find_known(
 
 def _open(index_dir: Path, segment: Segment) -> _SegmentIds:
     ids = IdFile.open(check_file(index_dir, segment.files.ids))
-    return _SegmentIds(ids, PassageFile.open(check_file(index_dir, segment.files.passages)))
+    passages = PassageFile.open(check_file(index_dir, segment.files.passages))
+    return _SegmentIds(ids, passages, deleted_rows(index_dir, segment))
+
+
+def deleted_rows(index_dir: Path, segment: Segment) -> Rows | None:
+    """The rows of a segment that are deleted already: bool (n_rows,), None where none is."""
+    entry = segment.files.deleted
+    if entry is None:
+        return None
+    path = check_file(index_dir, entry)
+    return read_deleted(path, n_rows=segment.n_rows, n_live=segment.n_live)
 
 
 def _find(segments: list[_SegmentIds], passage_id: str) -> Iterator[tuple[int, int]]:
     for number, segment in enumerate(segments):
         rows = segment.ids.find(passage_id)
+        if segment.deleted is not None:
+            rows = [row for row in rows if not segment.deleted[row]]
         texts = segment.passages.take(np.array(rows, dtype=np.int64), ("id",))["id"]
         ends = texts.offsets.tolist()
         for row, start, end in zip(rows, ends[:-1], ends[1:], strict=True):

@@ -10,6 +10,7 @@ from pathlib import Path
 from shard_server.building.vectors import read_index
 from shard_server.building.workspace import STAGING_DIR
 from shoal.errors import IndexFormatError
+from shoal.formats.deleted import read_deleted
 from shoal.formats.files import LOCK_FILE, is_locked
 from shoal.formats.ids import IdFile
 from shoal.formats.manifest import (
@@ -86,6 +87,12 @@ def _manifests(
 def _count_faults(index_dir: Path, segment: Segment) -> Iterator[str]:
     """Files whose rows are not the segment's; their bytes are checked already."""
     files = segment.files
+    if files.deleted is not None:
+        bitmap = index_dir / files.deleted.path
+        try:
+            read_deleted(bitmap, n_rows=segment.n_rows, n_live=segment.n_live)
+        except IndexFormatError as error:
+            yield error.message
     counts = {
         files.passages.path: PassageFile.open(index_dir / files.passages.path).n_rows,
         files.ids.path: IdFile.open(index_dir / files.ids.path).n_rows,

@@ -80,11 +80,11 @@ def test_an_index_of_another_quantizer_is_refused(tmp_path, write_index):
 
 
 def test_deleted_passages_are_not_served_silently(tmp_path, write_index):
-    """A bitmap that this release can't honour stops it."""
+    """A bitmap that is none of this segment's stops it."""
     manifest = write_index(tmp_path, n_rows=500)
     mine = manifest.shards[0].segments[0]
     files = mine.files.model_copy(update={"deleted": mine.files.ids})
-    with pytest.raises(IndexFormatError, match="newer"):
+    with pytest.raises(IndexFormatError, match="bitmap of 500 rows"):
         segment.read_segment(tmp_path, manifest, mine.model_copy(update={"files": files}))
 
 

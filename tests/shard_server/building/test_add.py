@@ -1,6 +1,7 @@
 """Adding makes a version that is the old one and more, or changes nothing."""
 
 import dataclasses
+import itertools
 import os
 import shutil
 import signal
@@ -13,12 +14,14 @@ import pytest
 
 from shard_server.building import BuildOptions, Passage, add_passages, build_index, verify_index
 from shard_server.devices import CpuBackend
-from shard_server.index import ShardIndex
+from shard_server.index import ShardIndex, select_live
 from shard_server.limits import SearchParameters
 from shoal.errors import ConfigError, CorpusError, IndexFormatError, LockedError
+from shoal.formats.deleted import read_deleted, write_deleted
 from shoal.formats.files import builder_lock
 from shoal.formats.history import roll_back
 from shoal.formats.manifest import Manifest, load_manifest
+from shoal.formats.passages import PassageFile
 
 ROOT = Path(__file__).resolve().parents[3]
 RECIPES = ["Flat", "IVF16,PQ8x4fs", "IVF16,PQ8", "IVF16,SQ8"]
@@ -248,3 +251,73 @@ def test_killed_anywhere_the_old_version_lives(start, parts, encode, tmp_path):
             break
     assert (-signal.SIGKILL, 600) in seen
     assert (0, 620) in seen
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_replaced_passage_is_found_as_it_is_now(start, parts, encode, recipe):
+    """Replaced twice, in several segments: searches find what numpy finds among the live ones."""
+    index_dir = start(recipe)
+    texts = {p.id: p for p in parts[0]}
+    for round_ in range(2):
+        news = [
+            dataclasses.replace(p, text=f"round {round_} of {p.id}")
+            for p in (*parts[0][round_ * 100 : 200], *parts[1])
+        ]
+        texts |= {p.id: p for p in news}
+        manifest = add_passages(index_dir, news, encode, replace_known=True)
+    assert (manifest.n_live, manifest.n_rows, manifest.next_ordinal) == (650, 1_000, 1_000)
+    vectors = vectors_of(encode, [*texts.values()])
+    queries = vectors[::13]
+    truth = [list(texts)[i] for i in np.argmax(queries @ vectors.T, axis=1)]
+    whole = {"exact": True} if recipe == "Flat" else {"n_probe": 16, "candidates": 700}
+    for how in ({"exact": True}, whole):
+        assert ids_found(index_dir, manifest, queries, how) == truth
+    everything = search(index_dir, manifest, queries[:3], 700, **whole)
+    assert all(len(set(row)) == len(row) for row in everything.tolist())
+    assert everything.shape[1] == 650
+    assert verify_index(index_dir).faults == ()
+    with pytest.raises(CorpusError, match="--replace"):
+        add_passages(index_dir, parts[1][:1], encode)
+
+
+def ids_found(index_dir: Path, manifest: Manifest, queries: np.ndarray, how) -> list[str]:
+    """The id of each query's best hit."""
+    best = search(index_dir, manifest, queries, 1, **how)[:, 0].tolist()
+    ids = {}
+    for shard in manifest.shards:
+        for segment in shard.segments:
+            file = PassageFile.open(index_dir / segment.files.passages.path)
+            column = file.take(np.arange(file.n_rows), ("id",))["id"]
+            ends = column.offsets.tolist()
+            names = [column.data[a:b].decode() for a, b in itertools.pairwise(ends)]
+            ids |= dict(zip(file.ordinals.tolist(), names, strict=True))
+    return [ids[ordinal] for ordinal in best]
+
+
+def test_a_segment_of_which_nothing_is_left_is_searched_no_more(start, parts, encode):
+    """Every row superseded: zero live rows are no special case."""
+    index_dir = start("IVF16,PQ8x4fs")
+    manifest = add_passages(index_dir, parts[0], encode, replace_known=True)
+    assert (manifest.n_live, manifest.n_rows) == (600, 1_200)
+    assert {shard.segments[0].n_live for shard in manifest.shards} == {0}
+    found = search(index_dir, manifest, vectors_of(encode, parts[0][:9]), 5, exact=True)
+    assert found[:, 0].tolist() == list(range(600, 609))
+
+
+def test_a_bitmap_that_does_not_fit_is_refused(tmp_path):
+    """Its length, its count and the bits beyond its rows are checked."""
+    path = tmp_path / "deleted.bits"
+    deleted = np.zeros(12, dtype=bool)
+    deleted[[0, 11]] = True
+    write_deleted(path, deleted)
+    assert path.read_bytes() == bytes([0b1, 0b1000])
+    assert np.array_equal(read_deleted(path, n_rows=12, n_live=10), deleted)
+    for n_rows, n_live in ((12, 11), (17, 15), (8, 7), (11, 10)):
+        with pytest.raises(IndexFormatError, match=r"deleted\.bits"):
+            read_deleted(path, n_rows=n_rows, n_live=n_live)
+
+
+def test_a_gpu_does_not_serve_superseded_passages():
+    """faiss ignores selectors there without an error: an answer would hold what is gone."""
+    with pytest.raises(ConfigError, match="--device cpu"):
+        select_live(np.array([True]), "cuda:0")
