@@ -26,6 +26,7 @@ from shard_server.hits import (
     undecided,
 )
 from shard_server.limits import MAX_FETCH, MAX_QUERIES, SearchParameters
+from shard_server.rotation import Rotation, take_apart
 from shard_server.search_thread import Stopped
 from shard_server.segment import (
     CheckFile,
@@ -42,6 +43,7 @@ Rows = npt.NDArray[np.int64]
 
 # faiss's stubs leave out the keywords that its Python layer gives to every parameter class
 _ivf_parameters: Any = faiss.SearchParametersIVF
+_transform_parameters: Any = faiss.SearchParametersPreTransform
 _refine_parameters: Any = faiss.IndexRefineSearchParameters
 
 _TIE_MARGIN = 8
@@ -53,9 +55,13 @@ _EXACT_BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class _SearchSegment:
+    """`refine` rescores what `placed` proposes; `codes` is `placed` without its `rotation`."""
+
     data: SegmentData
     placed: PlacedIndex | None
     refine: Any
+    codes: Any = None
+    rotation: Rotation | None = None
 
 
 class ShardIndex:
@@ -102,12 +108,15 @@ class ShardIndex:
         backend.enter()
         ready = []
         for data in segments:
-            placed = refine = None
+            placed = refine = codes = rotation = None
             if data.index is not None and data.n_rows:
                 placed = backend.place(data.index)
                 refine = faiss.IndexRefine(placed.index, data.vectors)
+                transform, codes = take_apart(placed.index)
+                rotation = None if transform is None else Rotation.of(transform)
             # what the device holds now need not stay in the host's memory
-            ready.append(_SearchSegment(replace(data, index=None), placed, refine))
+            freed = replace(data, index=None)
+            ready.append(_SearchSegment(freed, placed, refine, codes, rotation))
         return cls(manifest, shard, ready, backend)
 
     @property
@@ -152,6 +161,8 @@ class ShardIndex:
             Stopped: `is_wanted` said no.
         """
         self._backend.enter()
+        if not self.manifest.n_lists:
+            parameters = replace(parameters, n_probe=0)
         step = self._queries_a_call(parameters)
         parts = []
         for start in range(0, len(query_vectors), step):
@@ -206,6 +217,8 @@ class ShardIndex:
         self, segment: _SearchSegment, query_vectors: Matrix, ask: "_Ask", width: int
     ) -> tuple[Scores, Ordinals, Rows]:
         params = ask.params(width)
+        if ask.rotation is not None:
+            query_vectors = ask.rotation.turn(query_vectors)
         scores, rows = ask.index.search(query_vectors, width, params=params)
         if self._negate:
             np.negative(scores, out=scores)
@@ -227,6 +240,7 @@ class _Ask:
     most: int
     exact: bool
     params: Callable[[int], Any]
+    rotation: Rotation | None = None
 
 
 def _plan(segment: _SearchSegment, parameters: SearchParameters) -> _Ask:
@@ -235,8 +249,12 @@ def _plan(segment: _SearchSegment, parameters: SearchParameters) -> _Ask:
         return _Ask(segment.data.vectors, most, exact=True, params=lambda _width: None)
     base = _ivf_parameters(nprobe=parameters.n_probe) if parameters.n_probe else None
     if not parameters.candidates:
-        return _Ask(segment.placed.index, most, exact=False, params=lambda _width: base)
+        # faiss's own rotation differs by an ulp between batches, and ties are asked for again
+        rotation = segment.rotation
+        return _Ask(segment.codes, most, exact=False, params=lambda _width: base, rotation=rotation)
     candidates = min(parameters.candidates, most)
+    if base is not None and segment.rotation is not None:
+        base = _transform_parameters(index_params=base)
 
     def refine(width: int) -> Any:
         # faiss takes int(width * k_factor) candidates: the half keeps it from rounding down
