@@ -1,4 +1,4 @@
-"""`shoal index build | inspect | verify`: indexes on this machine's disk."""
+"""`shoal index build | plan | inspect | verify`: indexes on this machine's disk."""
 
 import dataclasses
 import json
@@ -11,6 +11,7 @@ import typer
 
 from deploy.cli import flags
 from deploy.cli.output import note, progress, write, write_json
+from deploy.cli.plan import plan
 from deploy.cli.sources import open_source
 from shoal.errors import ConfigError, IndexFormatError
 
@@ -22,6 +23,8 @@ app = typer.Typer(
     callback=flags.help_without_command,
     invoke_without_command=True,
 )
+
+app.command()(plan)
 
 
 @app.command()

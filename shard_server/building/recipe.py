@@ -176,7 +176,7 @@ def default_recipe(*, n_passages: int, n_shards: int, dim: int, target: Target) 
 
 def default_n_lists(*, n_passages: int, n_shards: int) -> int:
     """Power of two nearest to 4 x sqrt(passages a shard), within what the corpus can train."""
-    wanted: int = 1 << round(math.log2(4 * math.sqrt(n_passages / n_shards)))
+    wanted: int = 1 << max(0, round(math.log2(4 * math.sqrt(n_passages / n_shards))))
     trainable: int = 1 << int(math.log2(max(1, n_passages // POINTS_A_LIST)))
     return max(1, min(max(wanted, MIN_LISTS), MAX_LISTS, trainable))
 

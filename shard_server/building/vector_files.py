@@ -110,7 +110,7 @@ def _open_hdf5(path: Path, part: str) -> VectorFile:
         import h5py  # noqa: PLC0415 -- needed for this one kind of file, and no dependency else
     except ModuleNotFoundError:
         raise ConfigError(
-            f"{path}: HDF5 needs the package h5py: pip install shoal[hdf5], or save the vectors as .npy"
+            f"{path}: HDF5 needs h5py: pip install shoal[hdf5], or save the vectors as .npy"
         ) from None
     file = h5py.File(path, "r")  # open until the process ends: its dataset is read later
     names = sorted(name for name, value in file.items() if isinstance(value, h5py.Dataset))
