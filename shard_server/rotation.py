@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 Matrix = npt.NDArray[np.float32]
 
+_BLOCK_ROWS = 16_384
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rotation:
@@ -31,9 +33,12 @@ class Rotation:
 
     def turn(self, rows: Matrix) -> Matrix:
         """float32 (n, dim) to float32 (n, code_dim)."""
-        turned = rows.astype(np.float64) @ self.matrix
-        turned += self.bias
-        return turned.astype(np.float32)
+        turned = np.empty((len(rows), self.matrix.shape[1]), dtype=np.float32)
+        # in blocks, so that a training sample is never held in float64
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            block = rows[start : start + _BLOCK_ROWS].astype(np.float64) @ self.matrix
+            turned[start : start + _BLOCK_ROWS] = block + self.bias
+        return turned
 
 
 def take_apart(index: Any) -> tuple[Any, Any]:

@@ -114,7 +114,8 @@ class Plan:
     `host_bytes` and `gpu_bytes` are what a shard process needs at its peak, a reload; `gpu_bytes`
     is None on a CPU. `replicas` is how many copies of the whole index fit `n_shards` machines (or
     GPUs) of the given size; 0 where one shard doesn't fit, None without limits. `faults` says what
-    will not fit and what to change. `n_probe` and `oversample` are where to begin calibrating.
+    will not fit and what to change. `n_probe` and `oversample` are where to begin calibrating;
+    `training_bytes` is the sample, and the sample as transformed.
     """
 
     recipe: str
@@ -264,7 +265,7 @@ def _plan(wish: Wish, text: str, device: str) -> Plan:
         gpu_bytes=on_gpu,
         replicas=_replicas(wish, host, on_gpu),
         n_training_vectors=n_sample,
-        training_bytes=n_sample * wish.dim * 4 + n_sample * recipe.code_dim * 12,
+        training_bytes=4 * n_sample * (wish.dim + (recipe.code_dim if recipe.transform else 0)),
         training_s=_training_s(recipe, n_sample),
         faults=tuple(_faults(wish, n_shards, host, on_gpu)),
         notes=tuple(_notes(wish, n_shards, shard, host)),
