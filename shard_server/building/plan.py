@@ -1,7 +1,7 @@
-"""What an index will cost before anyone builds it: bytes by recipe, and what fits where. Pure.
+"""Which recipes an index could have, what each needs, and what fits where. Pure.
 
-Rule: bytes follow from the formats and are tested against built files; figures that were measured
-once say where. Must not read files or ask a device.
+Rule: what will not fit is said with its figures and a way out; figures that were measured once say
+where. Bytes are `cost`'s business. Must not read files or ask a device.
 """
 
 import math
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shard_server.building.cost import Cost, cost_of, gpu_bytes
 from shard_server.building.recipe import (
     GPU_CODE_SIZES,
     MAX_N_PROBE,
@@ -22,28 +23,15 @@ from shoal.formats.manifest import Metric
 
 MAX_TRAINING_VECTORS = 200_000
 """`BuildOptions`' bound, in vectors."""
-GIB = 1 << 30
-GPU_TEMP_BYTES = 1 * GIB
+GPU_TEMP_BYTES = 1 << 30
 """`gpu_temp_mib`'s default."""
-CUDA_BYTES = GIB // 2
+CUDA_BYTES = 512 << 20
 """What a CUDA context and faiss's kernels take before any index."""
 PROCESS_BYTES = 150 << 20
 """A shard process with faiss and pyarrow loaded and no index."""
 LOADED_VERSIONS = 2
 """While a reload is under way, the old version and the new one."""
 
-_ID_BYTES = 8
-_IDS_ROW_BYTES = 12
-_ROW_BYTES = 8 + 3 * 4
-"""passages.arrow beside its texts: an ordinal and three offsets."""
-_BLOCK_ROWS = 32
-"""Fast-scan codes, and a GPU's lists, come in blocks of this many vectors."""
-_MAX_TABLE_BYTES = 2 * GIB
-_GPU_LIST_BYTES = 2 * 256 + 64
-"""A list's two allocations on a GPU, rounded up to 256 bytes, and its descriptors."""
-_BATCH_QUERIES = 1_024
-_MAX_FETCH = 2_048
-_HIT_BYTES = 12 * 2
 _LISTS_FLOPS = 100e9
 _CODES_FLOPS = {4: 20e9, 8: 2.5e9}
 """k-means, two cores of an AMD EPYC: long vectors for lists, short pieces of them for codes."""
@@ -68,43 +56,6 @@ class Wish:
     memory_bytes: int | None = None
     gpu_memory_bytes: int | None = None
     passage_bytes: int = 600
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """A recipe's bytes for a number of rows in one segment.
-
-    `codes`, `list_ids` and `slack` (blocks that are not full, and lists' counts) grow with rows;
-    `trained` (transform, centroids, codebook) does not. Together they are index.faiss, which a
-    shard holds in memory with `tables` (made on reading) and `ordinals`. `vectors`, `ids` and
-    `passages` are mapped. `search` is temporary space of one call of 1,024 queries.
-    """
-
-    codes: int
-    list_ids: int
-    slack: int
-    trained: int
-    tables: int
-    ordinals: int
-    vectors: int
-    ids: int
-    passages: int
-    search: int
-
-    @property
-    def index(self) -> int:
-        """index.faiss."""
-        return self.codes + self.list_ids + self.slack + self.trained if self.codes else 0
-
-    @property
-    def resident(self) -> int:
-        """Memory that stays taken while the version is loaded, without mapped files."""
-        return self.index + self.tables + self.ordinals
-
-    @property
-    def mapped(self) -> int:
-        """Files that the page cache holds as far as there is room."""
-        return self.vectors + self.ids + self.passages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,35 +105,6 @@ def make_plans(wish: Wish) -> list[Plan]:
         raise ConfigError(f"--recall is {wish.recall}; it must be above 0 and at most 1")
     plans = [_plan(wish, text, device) for text, device in _considered(wish)]
     return sorted(plans, key=lambda plan: not plan.fits)
-
-
-def cost_of(recipe: Recipe, *, n_rows: int, dim: int, metric: Metric, passage_bytes: int) -> Cost:
-    """The bytes of `n_rows` in one segment."""
-    has_index = recipe.is_trained
-    slack = 8 * recipe.n_lists
-    if recipe.code_bits == 4:
-        slack += max(recipe.n_lists, 1) * (_BLOCK_ROWS - 1) * recipe.code_bytes // 2
-    by_residual_l2 = recipe.codec == "PQ" and recipe.code_bits == 8 and metric == "l2"
-    tables = recipe.n_lists * recipe.n_codes * 256 * 4 if by_residual_l2 else 0
-    return Cost(
-        codes=n_rows * recipe.code_bytes,
-        list_ids=n_rows * _ID_BYTES if recipe.n_lists else 0,
-        slack=slack,
-        trained=_trained_bytes(recipe, dim) if has_index else 0,
-        tables=tables if tables <= _MAX_TABLE_BYTES else 0,
-        ordinals=8 * n_rows,
-        vectors=2 * dim * n_rows,
-        ids=_IDS_ROW_BYTES * n_rows,
-        passages=(passage_bytes + _ROW_BYTES) * n_rows,
-        search=_search_bytes(recipe, n_rows=n_rows, dim=dim),
-    )
-
-
-def gpu_bytes(recipe: Recipe, cost: Cost, *, n_rows: int) -> int:
-    """A version's memory on a GPU: codes and ids in blocks of 32, and what was trained."""
-    lost_rows = recipe.n_lists * (_BLOCK_ROWS - 1) // 2
-    lists = (n_rows + lost_rows) * (recipe.code_bytes + _ID_BYTES)
-    return lists + recipe.n_lists * _GPU_LIST_BYTES + cost.trained
 
 
 def n_probe_for(recall: float, n_lists: int) -> int:
@@ -336,24 +258,6 @@ def _replicas(wish: Wish, host: int, on_gpu: int | None) -> int | None:
         if need is not None and have is not None
     ]
     return min(fits, default=None)
-
-
-def _trained_bytes(recipe: Recipe, dim: int) -> int:
-    """trained.faiss: transform, centroids, codebook, ranges; some 100 bytes of headers aside."""
-    transform = 4 * dim * recipe.code_dim if recipe.transform else 0
-    if recipe.transform == "PCA":
-        transform += 4 * dim * dim + 8 * dim  # faiss keeps all components
-    codebook = 4 * recipe.code_dim * 2**recipe.code_bits if recipe.code_bits else 0
-    ranges = 8 * recipe.code_dim if recipe.codec == "SQ8" else 0
-    return transform + 4 * recipe.n_lists * recipe.code_dim + codebook + ranges
-
-
-def _search_bytes(recipe: Recipe, *, n_rows: int, dim: int) -> int:
-    """Queries, their hits twice, and the lookup tables of PQ without lists (with: a list's)."""
-    per_query = 4 * (dim + recipe.code_dim) + _HIT_BYTES * min(_MAX_FETCH, n_rows)
-    if recipe.codec == "PQ" and not recipe.n_lists:
-        per_query += 4 * recipe.n_codes * 2**recipe.code_bits
-    return _BATCH_QUERIES * per_query + 4 * _BATCH_QUERIES * min(recipe.n_lists, MAX_N_PROBE) * 3
 
 
 def _training_s(recipe: Recipe, n_sample: int) -> float:

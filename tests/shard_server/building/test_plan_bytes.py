@@ -6,13 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shard_server.building.plan import (
-    Wish,
-    cost_of,
-    gpu_bytes,
-    make_plans,
-    n_probe_for,
-)
+from shard_server.building.cost import cost_of, gpu_bytes
+from shard_server.building.plan import Wish, make_plans, n_probe_for
 from shard_server.building.progress import silent
 from shard_server.building.recipe import Recipe, choose_recipe
 from shard_server.building.train import train_index
