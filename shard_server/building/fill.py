@@ -19,6 +19,7 @@ from shard_server.building.partition import shards_of
 from shard_server.building.progress import Progress
 from shard_server.building.stage import StagedCorpus
 from shard_server.building.vectors import VectorWriter, read_stored, write_index
+from shard_server.rotation import add_rows
 from shoal.formats.ids import write_ids
 from shoal.formats.manifest import MetadataType, Metric
 from shoal.formats.passages import PassageWriter, passage_schema
@@ -129,5 +130,5 @@ def _index_segment(trained: faiss.Index, folder: Path) -> None:
     index = faiss.clone_index(trained)
     stored = read_stored(folder / "vectors.faiss", trained.d)
     for start in range(0, len(stored), _ADD_ROWS):
-        index.add(stored[start : start + _ADD_ROWS].astype(np.float32))
+        add_rows(index, stored[start : start + _ADD_ROWS].astype(np.float32))
     write_index(index, folder / "index.faiss")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from shard_server.building.vectors import read_index
+from shard_server.devices import list_sizes
 from shoal.contract import EncoderContract
 from shoal.formats.manifest import (
     FileEntry,
@@ -84,7 +85,7 @@ def _list_balance(
     for segment in segments:
         if segment.files.index is not None:
             index = read_index(check_file(index_dir, segment.files.index))
-            sizes += [index.invlists.list_size(number) for number in range(n_lists)]
+            sizes += list_sizes(index)
     n_rows = int(sizes.sum())
     imbalance = float(n_lists * (sizes**2).sum()) / n_rows**2 if n_rows else 1.0
     return {

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shard_server.building.passage import Passage, passage_from_record
+from shard_server.building.vector_files import is_float_list
 from shoal.errors import CorpusError
 
 _BATCH_ROWS = 1_024
@@ -20,7 +21,10 @@ def read_parquet(path: Path) -> Iterator[Passage]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(_BATCH_ROWS):
+            # a column of vectors is no metadata; --vectors reads it
+            schema = file.schema_arrow
+            names = [name for name in schema.names if not is_float_list(schema.field(name).type)]
+            for batch in file.iter_batches(_BATCH_ROWS, columns=names):
                 for row in range(batch.num_rows):
                     number += 1
                     (record,) = batch.slice(row, 1).to_pylist()

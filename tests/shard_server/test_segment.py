@@ -1,5 +1,6 @@
 """Files that are not what the manifest says are refused, before faiss or arrow reads them."""
 
+import faiss
 import pytest
 
 from shard_server import segment
@@ -77,6 +78,16 @@ def test_an_index_of_another_quantizer_is_refused(tmp_path, write_index):
     manifest = write_index(tmp_path, n_rows=500)
     with pytest.raises(IndexFormatError, match="32 lists, the manifest says 16"):
         ShardIndex.read(tmp_path, manifest.model_copy(update={"n_lists": 16}), 0)
+
+
+def test_two_transforms_are_refused(tmp_path):
+    """The engine takes one apart; a file with more would be searched wrongly."""
+    index = faiss.index_factory(8, "RR,RR,SQ8")
+    with pytest.raises(IndexFormatError, match=r"x: 2 transforms"):
+        segment._check_transform(tmp_path / "x", index)
+    index = faiss.index_factory(8, "PCA4,SQ8")
+    with pytest.raises(IndexFormatError, match="does not fit"):
+        segment._check_transform(tmp_path / "x", index)  # never trained: it has no matrix
 
 
 def test_deleted_passages_are_not_served_silently(tmp_path, write_index):

@@ -13,6 +13,7 @@ from shard_server.building.recipe import (
     default_recipe,
     n_training_vectors,
 )
+from shard_server.rotation import take_apart
 from shoal.errors import ConfigError
 
 
@@ -65,6 +66,16 @@ def test_every_default_is_supported(n_passages: int, n_shards: int, dim: int) ->
         ("IVF8,PQ8", ("cpu", "cuda")),
         ("IVF8,PQ8x4fs", ("cpu",)),
         ("IVF8,PQ6", ("cpu",)),
+        ("SQ8", ("cpu",)),
+        ("PQ8", ("cpu",)),
+        ("PQ8x4fs", ("cpu",)),
+        ("OPQ8,PQ8", ("cpu",)),
+        ("PCA24,SQ8", ("cpu",)),
+        ("OPQ8_32,IVF8,PQ8", ("cpu", "cuda")),
+        ("OPQ8_32,IVF8,PQ8x4fs", ("cpu",)),
+        ("PCA24,IVF8,PQ8", ("cpu", "cuda")),
+        ("PCA24,IVF8,PQ6", ("cpu",)),
+        ("PCA24,IVF8,SQ8", ("cpu", "cuda")),
     ],
 )
 def test_supported_recipes_are_faisss(text: str, devices: tuple[str, ...]) -> None:
@@ -72,13 +83,17 @@ def test_supported_recipes_are_faisss(text: str, devices: tuple[str, ...]) -> No
     recipe = Recipe.parse(text, 48)
     assert recipe.devices == devices
     index = faiss.index_factory(48, text)
-    assert getattr(index, "nlist", 0) == recipe.n_lists
+    ivf = faiss.try_extract_index_ivf(index)
+    assert (0 if ivf is None else ivf.nlist) == recipe.n_lists
+    _, core = take_apart(index)
+    assert core.d == recipe.code_dim
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "flat", "HNSW32", "IVF8", "IVF8,PQ8x8", "OPQ8,IVF8,PQ8", "IVF0,Flat", "IVF65537,Flat",
-     "IVF8,PQ0", "IVF8,PQ5", "IVF8,PQ64", "IVF8,PQ8 "],
+    ["", "flat", "HNSW32", "IVF8", "IVF8,PQ8x8", "IVF0,Flat", "IVF65537,Flat", "IVF8,PQ0",
+     "IVF8,PQ5", "IVF8,PQ64", "IVF8,PQ8 ", "SQ4", "Flat8", "IVF8,Flat4x4fs", "PCA32_16,SQ8", "PQ",
+     "PCA32", "OPQ8_32", "PCA32,OPQ8,PQ8", "RR,SQ8", "PCA,SQ8", "OPQ8_,PQ8"],
 )  # fmt: skip
 def test_anything_else_is_refused(text: str) -> None:
     """The message says what is allowed."""
@@ -87,10 +102,33 @@ def test_anything_else_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("PCA24,Flat", "leave the transform out"),
+        ("PCA49,SQ8", "1 to 48 dimensions"),
+        ("PCA0,SQ8", "1 to 48 dimensions"),
+        ("OPQ8_64,PQ8", "1 to 48 dimensions"),
+        ("PCA24,PQ16", "divisor of the dimension 24; 6 would do"),
+        ("OPQ8_33,PQ8", "divisor of the dimension 33"),
+        ("OPQ8,SQ8", "take PCA48 or leave it out"),
+        ("OPQ8,IVF8,Flat", "take PCA48 or leave it out"),
+        ("OPQ16,PQ8", "trained for 16 codes, PQ has 8; make them the same"),
+    ],
+)
+def test_a_refusal_says_what_to_change(text: str, message: str) -> None:
+    """A recipe with a sound form and an unsound number gets the number that would do."""
+    with pytest.raises(ConfigError, match=f"recipe '{text}': .*{message}"):
+        Recipe.parse(text, 48)
+
+
+@pytest.mark.parametrize(
     ("text", "target", "message"),
     [
         ("IVF8,PQ8x4fs", "gpu", "does not run on a GPU"),
         ("IVF8,PQ6", "gpu", "does not run on a GPU"),
+        ("SQ8", "gpu", "take IVF<n> with Flat, SQ8 or 8-bit PQ"),
+        ("PQ8", "gpu", "take IVF<n> with"),
+        ("OPQ8_32,IVF8,PQ8x4fs", "gpu", "does not run on a GPU"),
         ("IVF8,PQ8", "cpu", "at least 256 passages"),
         ("IVF500,Flat", "cpu", "at least 500 passages"),
     ],

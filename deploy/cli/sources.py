@@ -1,0 +1,99 @@
+"""What `shoal index build` builds from: a corpus to encode, vectors to import, or an index.
+
+Rule: exactly one source, told apart here and nowhere else; heavy imports happen for the one that
+is asked for.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal.errors import ConfigError
+
+if TYPE_CHECKING:
+    from shard_server.building.passage import Passage
+    from shard_server.building.stage import PassageEncode
+    from shoal.formats.manifest import Metric
+
+DEFAULT_METRIC: "Metric" = "inner_product"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Passages and what makes their vectors.
+
+    `metric` and `n_shards` are the defaults that the source suggests.
+    """
+
+    passages: "Iterable[Passage]"
+    encode: "PassageEncode"
+    metric: "Metric" = DEFAULT_METRIC
+    n_shards: int = 1
+
+
+def open_source(
+    *,
+    corpus: Sequence[str],
+    vectors: str | None,
+    from_index: Path | None,
+    model: str,
+    device: str,
+) -> Source:
+    """The one source that was named.
+
+    Args:
+        corpus: what --corpus names, in order.
+        vectors: FILE or FILE:part with a vector for each passage, in the same order.
+        from_index: folder of an index to take passages and vectors from.
+        model: encodes the corpus where there are no vectors.
+        device: where it encodes.
+
+    Raises:
+        ConfigError: no source, or two that exclude each other.
+    """
+    if from_index is not None:
+        if corpus or vectors:
+            raise ConfigError("--from takes passages and vectors from an index; give it alone")
+        return _stored(from_index)
+    if vectors is not None:
+        return _given(vectors, corpus)
+    if not corpus:
+        raise ConfigError("nothing to build from: give --corpus PATH, --vectors FILE or --from DIR")
+    return _encoded(corpus, model, device)
+
+
+def _encoded(corpus: Sequence[str], model: str, device: str) -> Source:
+    from encoder_service.bulk import PassageEncoder
+    from encoder_service.model import load_encoder
+
+    encoder = PassageEncoder(load_encoder(model, device=device))
+    return Source(passages=_read(corpus), encode=encoder)
+
+
+def _given(vectors: str, corpus: Sequence[str]) -> Source:
+    from shard_server.building.bring import bare_passages, matched, vectors_of
+    from shard_server.building.vector_files import open_vector_file
+
+    file = open_vector_file(vectors)
+    passages = matched(_read(corpus), file) if corpus else bare_passages(file)
+    return Source(passages=passages, encode=vectors_of(file))
+
+
+def _stored(from_index: Path) -> Source:
+    from shard_server.building.stored import StoredIndex
+
+    stored = StoredIndex.open(from_index)
+    return Source(
+        passages=stored.passages(),
+        encode=stored.encode(),
+        metric=stored.manifest.metric,
+        n_shards=len(stored.manifest.shards),
+    )
+
+
+def _read(corpus: Sequence[str]) -> "Iterable[Passage]":
+    from shard_server.building.read import read_corpus
+
+    return itertools.chain.from_iterable(read_corpus(source) for source in corpus)
