@@ -88,9 +88,7 @@ def measure(
             parameters = SearchParameters(
                 k=depth, n_probe=n_probe, candidates=candidates + own_extra
             )
-            begun_s = time.perf_counter()
-            scores = _search(shards, queries, parameters)
-            ms = (time.perf_counter() - begun_s) * 1e3 / len(queries.vectors)
+            scores, ms = _search(shards, queries, parameters)
             recalls = {k: _recall(scores, kth_scores[k], k) for k in ks}
             cells.append(Cell(n_probe=n_probe, candidates=candidates, ms=ms, recalls=recalls))
             progress("measure", len(cells), n_settings)
@@ -116,7 +114,8 @@ def recall_at(
     depth = k + int(queries.leaves_out_own)
     kth_scores = _exact(shards, queries, (k,), depth, silent)
     parameters = SearchParameters(k=depth, n_probe=n_probe, candidates=candidates)
-    return _recall(_search(shards, queries, parameters), kth_scores[k], k)
+    scores, _ = _search(shards, queries, parameters)
+    return _recall(scores, kth_scores[k], k)
 
 
 def _candidate_grid(n_live: int, depth: int) -> tuple[int, ...]:
@@ -134,7 +133,7 @@ def _exact(
     progress: Progress,
 ) -> dict[int, npt.NDArray[np.float32]]:
     """By k, each query's k-th best score, float32 (n_queries,)."""
-    scores = _search(shards, queries, SearchParameters(k=depth, exact=True), progress)
+    scores, _ = _search(shards, queries, SearchParameters(k=depth, exact=True), progress)
     return {k: scores[:, k - 1] for k in ks}
 
 
@@ -143,16 +142,20 @@ def _search(
     queries: HeldOut,
     parameters: SearchParameters,
     progress: Progress = silent,
-) -> npt.NDArray[np.float32]:
-    """Scores of the merged hits without each query's own row, best first, filled up with -inf."""
+) -> tuple[npt.NDArray[np.float32], float]:
+    """Scores of the merged hits without each query's own row, best first, filled up with -inf; and
+    milliseconds a query, of the median batch: another process's moment on the cores is left out.
+    """
     n_queries = len(queries.vectors)
-    parts = []
+    parts, ms = [], []
     for start in range(0, n_queries, _BATCH):
         batch = slice(start, start + _BATCH)
+        begun_s = time.perf_counter()
         winners = _search_batch(shards, queries.vectors[batch], parameters)
+        ms.append((time.perf_counter() - begun_s) * 1e3 / len(winners.scores))
         parts.append(_without_own(winners, queries.own[batch], parameters.k))
         progress("exact", min(n_queries, start + _BATCH), n_queries)
-    return np.concatenate(parts)
+    return np.concatenate(parts), float(np.median(ms))
 
 
 def _search_batch(
