@@ -53,6 +53,7 @@ def index_facts(index_dir: Path) -> IndexFacts:
         version=manifest.version,
         n_shards=len(manifest.shards),
         encoder_model=manifest.encoder.model if manifest.encoder else None,
+        encoder=manifest.encoder,
     )
 
 
@@ -96,6 +97,7 @@ class _Launcher:
         try:
             async with asyncio.timeout(self._options.start_timeout_s):
                 await _all([self._start_child(child) for child in self._backends])
+                await self._check_encoders()
                 addresses = [child.address for child in self._backends]
                 specs = [child.spec for child in self._backends]
                 write_json(self._paths.topology, topology_of(self._index, specs, addresses))
@@ -117,6 +119,19 @@ class _Launcher:
         await child.start(self._write_state)
         took_s = time.monotonic() - begun_s
         self._say(f"{child.spec.name}: serving on {child.address} after {took_s:.1f} s")
+
+    async def _check_encoders(self) -> None:
+        """Refuses an encoder that is not the one that built the index, by what it tells of itself.
+
+        Raises:
+            ConfigError: saying how they differ.
+        """
+        from deploy.encoder_check import check_encoder  # noqa: PLC0415 -- `down` does without it
+
+        recorded = self._index.encoder
+        for child in self._backends:
+            if recorded is not None and child.spec.role == "encoder":
+                await check_encoder(child.address, recorded)
 
     async def _keep_running(self) -> None:
         children = (*self._backends, self._router)

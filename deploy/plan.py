@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from deploy.state import ClusterPaths
 from shoal.errors import ConfigError
+
+if TYPE_CHECKING:
+    from shoal.contract import EncoderContract
 
 Role = Literal["encoder", "shard", "router"]
 MODULES: dict[Role, str] = {
@@ -40,6 +43,7 @@ class IndexFacts:
     version: int
     n_shards: int
     encoder_model: str | None
+    encoder: "EncoderContract | None" = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

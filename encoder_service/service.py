@@ -7,6 +7,7 @@ import grpc
 import numpy as np
 
 import shoal
+from encoder_service.batching import Priority
 from encoder_service.cache import CachedQuery, QueryCache
 from encoder_service.calls import Encoded
 from encoder_service.config import EncoderConfig
@@ -91,8 +92,13 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
         return self._encoder, self._queue
 
     async def _encode(self, queue: EncodeQueue, call: EncodeCall, deadline: Deadline) -> Encoded:
-        """Through the cache where it may hold answers; only what it lacks is encoded."""
-        if call.role is not Role.QUERY or call.titles or not self._config.cache_entries:
+        """Through the cache where it may hold answers; only what it lacks is encoded.
+
+        Bulk questions pass it by: they would wash out what people ask, and a router's canary wants
+        vectors that were computed now.
+        """
+        skips_cache = call.role is not Role.QUERY or call.priority is Priority.BULK
+        if skips_cache or call.titles or not self._config.cache_entries:
             return await _run(queue, call, call.texts, deadline)
         known = {row: entry for row, text in enumerate(call.texts)
                  if (entry := self._cache.get(text)) is not None}  # fmt: skip

@@ -4,7 +4,8 @@ from typing import Any
 
 import grpc
 
-from router.cluster import EncoderReplica, ShardReplica, State
+from router.cluster import ShardReplica, State
+from router.encoder_replica import EncoderReplica
 from router.registry import Registry, ServedIndex
 from router.reload import LOAD_TIMEOUT_S, Reloader
 from shoal import __version__

@@ -9,11 +9,11 @@ import asyncio
 import enum
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
 
+from router.canary import ProbeBook
 from router.config import RouterConfig
-from router.encoder_client import Encoded, EncoderClient
 from router.lane import Lane
 from router.passages import Fetched, PassageJob
 from router.shard_client import (
@@ -22,8 +22,11 @@ from router.shard_client import (
     ShardReply,
 )
 from router.topology import IndexVersion
-from shoal.contract import EncoderContract
-from shoal.errors import CancelledError, ShoalError, UnavailableError
+from shoal.errors import (
+    CancelledError,
+    ShoalError,
+    UnavailableError,
+)
 from shoal.rpc import metrics
 from shoal.vectors import Matrix
 
@@ -74,6 +77,7 @@ class Shared:
     config: RouterConfig
     tasks: asyncio.TaskGroup
     n_active: Callable[[], int]
+    probes: ProbeBook = field(default_factory=ProbeBook)
 
 
 class Replica(Generic[Description]):
@@ -119,6 +123,10 @@ class Replica(Generic[Description]):
         """Why a process that tells this of itself can't be used; empty where it can."""
         return ""
 
+    async def _prove(self, description: Description) -> str:  # noqa: ARG002 -- as `_fault`
+        """As `_fault`, where it takes another call to find out. Raises ShoalError."""
+        return ""
+
     async def _watch_forever(self) -> None:
         while True:
             await self._check()
@@ -128,7 +136,7 @@ class Replica(Generic[Description]):
     async def _check(self) -> None:
         try:
             description = await self._client.describe(_DESCRIBE_TIMEOUT_S)
-            fault = self._fault(description)
+            fault = self._fault(description) or await self._prove(description)
         except ShoalError as failure:
             fault = failure.message
         except Exception as failure:  # whatever a process tells of itself must not end the router
@@ -151,6 +159,8 @@ class ShardReplica(Replica[ShardDescription]):
     def __init__(self, address: str, index: str, shard: int, shared: Shared) -> None:
         self.index = index
         self.shard = shard
+        self._probes = shared.probes
+        self._asked_for_probes: set[str] = set()
         self._shard_client = ShardClient(address, inline_hits=shared.config.inline_hits)
         super().__init__(self._shard_client, shared)
         batch_size = metrics.BATCH_SIZE.labels("router_shard")
@@ -186,6 +196,21 @@ class ShardReplica(Replica[ShardDescription]):
         if shard != self.shard or names != {self.index}:
             told = ", ".join(sorted(names))
             return f"serves shard {shard} of {told}, not shard {self.shard} of {self.index}"
+        return ""
+
+    async def _prove(self, description: ShardDescription) -> str:
+        """Never finds a fault; learns the probes of towers that the router has none of yet."""
+        towers = {version.question_fingerprint for version in description[1].values()} - {""}
+        missing = {tower for tower in towers if self._probes.get(tower) is None}
+        if missing - self._asked_for_probes:
+            try:
+                for contract in await self._shard_client.contracts(_DESCRIBE_TIMEOUT_S):
+                    self._probes.learn(contract)
+            except UnavailableError:
+                raise
+            except ShoalError as failure:  # a shard of the release before knows no such question
+                logger.info("%s tells no probes: %s", self.address, failure.message)
+            self._asked_for_probes |= missing
         return ""
 
     @property
@@ -235,48 +260,3 @@ class ShardReplica(Replica[ShardDescription]):
             raise
         self._count["OK"].inc()
         return replies
-
-
-class EncoderReplica(Replica[EncoderContract]):
-    """One encoder service and the lane before it."""
-
-    def __init__(self, address: str, shared: Shared) -> None:
-        self._encoder_client = EncoderClient(address)
-        super().__init__(self._encoder_client, shared)
-        self.lane: Lane[tuple[str, int, Sequence[str]], Encoded] = Lane(
-            self._encode,
-            tasks=shared.tasks,
-            max_cost=shared.config.max_batch_texts,
-            on_batch=metrics.BATCH_SIZE.labels("router_encoder").observe,
-            n_active=shared.n_active,
-        )
-
-    async def close(self) -> None:
-        """As every replica; what waits in its lane ends too."""
-        self.lane.close()
-        await super().close()
-
-    @property
-    def load(self) -> int:
-        """Texts queued or under way."""
-        return self.lane.load
-
-    @property
-    def question_fingerprint(self) -> str:
-        """The question tower's, as far as known."""
-        return self.health.description.question.fingerprint if self.health.description else ""
-
-    async def _encode(
-        self, jobs: Sequence[tuple[str, int, Sequence[str]]], timeout_s: float
-    ) -> Sequence[Encoded]:
-        fingerprint, priority, _ = jobs[0]
-        try:
-            encoded = await self._encoder_client.encode(
-                fingerprint, priority, [texts for _, _, texts in jobs], timeout_s
-            )
-        except ShoalError as failure:
-            metrics.ENCODER_REQUESTS.labels(failure.code.name).inc()
-            self.note(failure)
-            raise
-        metrics.ENCODER_REQUESTS.labels("OK").inc()
-        return encoded

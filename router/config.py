@@ -31,4 +31,7 @@ class RouterConfig(ProcessConfig):
         10.0, ge=0, description="seconds between a reload's flip and the old version's release"
     )
     check_s: float = Field(1.0, gt=0, description="seconds between checks of a healthy replica")
+    canary_s: float = Field(
+        30.0, gt=0, description="seconds between proofs of an encoder by the index's probe texts"
+    )
     recheck_s: float = Field(0.2, gt=0, description="seconds between checks of one that is not")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from router.batching import text_cost
-from router.cluster import EncoderReplica
 from router.encoder_client import Encoded
+from router.encoder_replica import EncoderReplica
 from router.query import SearchQuery
 from router.replicas import choose_replica
 from shoal.errors import (
@@ -95,6 +95,12 @@ def _nobody(
 ) -> FailedPreconditionError | UnavailableError:
     """Why there is no encoder to ask."""
     index = query.index
+    disproved = [e for e in encoders if e.disproof]
+    if disproved and not any(e.usable for e in encoders):
+        first = disproved[0]
+        return FailedPreconditionError(
+            f"encoder {first.address} {first.disproof}; start it again, or send vectors"
+        )
     served = [e.question_fingerprint for e in encoders if e.usable]
     if served and index.question_fingerprint not in served:
         return FailedPreconditionError(

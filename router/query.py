@@ -82,7 +82,7 @@ def resolve(request: pb.SearchRequest, index: IndexVersion) -> SearchQuery:
     _check_range("min_coverage", min_coverage, 0.0, 1.0)
     fields = _fields(request)
     _check_answer_size(n_queries, k, fields)
-    n_probe, oversample = _settings(request, index, k)
+    n_probe, candidates = _settings(request, index, k + offset)
     is_exact = request.exact or index.recipe == "Flat"
     texts, text_places = _texts(request, index)
     query_vectors, vector_places = _vectors(request, index)
@@ -96,7 +96,7 @@ def resolve(request: pb.SearchRequest, index: IndexVersion) -> SearchQuery:
         k=k,
         offset=offset,
         n_probe=0 if is_exact else n_probe,
-        candidates=0 if is_exact else wanted_candidates(k + offset, oversample),
+        candidates=0 if is_exact else candidates,
         exact=is_exact,
         min_coverage=min_coverage,
         score_threshold=request.score_threshold if request.HasField("score_threshold") else None,
@@ -114,22 +114,25 @@ def _refuse_unsupported(request: pb.SearchRequest) -> None:
         raise InvalidArgumentError(f"priority {request.priority} is not known", field="priority")
 
 
-def _settings(request: pb.SearchRequest, index: IndexVersion, k: int) -> tuple[int, float]:
-    """n_probe and oversample, as given, for the recall wanted, or the index's own."""
+def _settings(request: pb.SearchRequest, index: IndexVersion, depth: int) -> tuple[int, int]:
+    """n_probe and candidates, as given, for the recall wanted, or the index's own."""
     if request.HasField("n_probe"):
         _check_range("n_probe", request.n_probe, 1, MAX_N_PROBE)
     if request.HasField("oversample") and request.oversample != 0:
         _check_range("oversample", request.oversample, 1, MAX_CANDIDATES, why=", or 0 for none")
     if request.HasField("score_threshold") and not np.isfinite(request.score_threshold):
         raise InvalidArgumentError("score_threshold must be finite", field="score_threshold")
+    if request.HasField("target_recall"):
+        return _for_recall(request, index, depth)
     n_probe = request.n_probe if request.HasField("n_probe") else index.default_n_probe
     oversample = request.oversample if request.HasField("oversample") else index.default_oversample
-    if request.HasField("target_recall"):
-        n_probe, oversample = _for_recall(request, index, k)
-    return min(n_probe, index.n_lists), oversample
+    return min(n_probe, index.n_lists), wanted_candidates(depth, oversample)
 
 
-def _for_recall(request: pb.SearchRequest, index: IndexVersion, k: int) -> tuple[int, float]:
+def _for_recall(request: pb.SearchRequest, index: IndexVersion, depth: int) -> tuple[int, int]:
+    """The cheapest measured setting: of the points at the least k that reaches `depth` and holds
+    one that promises the recall, the first. Fewer hits than its k get as many candidates as it.
+    """
     recall = request.target_recall
     if not 0.0 < recall <= 1.0:
         raise InvalidArgumentError(
@@ -140,19 +143,32 @@ def _for_recall(request: pb.SearchRequest, index: IndexVersion, k: int) -> tuple
             "target_recall chooses n_probe and oversample itself; send one or the other",
             field="target_recall",
         )
+    if index.recipe == "Flat":  # exact, whatever is wanted
+        return 0, 0
     if not index.operating_points:
         raise FailedPreconditionError(
             f"index {index.name} is not calibrated, so target_recall has nothing to choose from; "
-            "send n_probe"
+            "run `shoal index calibrate`, or send n_probe"
         )
-    enough = [p for p in index.operating_points if p.recall >= recall and p.k >= k]
-    if not enough:
+    depth = min(depth, index.n_live)
+    deep = [p for p in index.operating_points if p.k >= depth]
+    if not deep:
+        most = max(p.k for p in index.operating_points)
         raise FailedPreconditionError(
-            f"no operating point of index {index.name} reaches recall {recall:g} at k={k}; "
-            "send exact, or n_probe"
+            f"index {index.name} is calibrated for k up to {most}, not {depth}; calibrate it with "
+            f"-k {depth}, or send n_probe"
         )
-    point = min(enough, key=lambda p: (p.n_probe, p.oversample))
-    return point.n_probe, point.oversample
+    enough = [p for p in deep if p.recall >= recall]
+    if not enough:
+        best = max(p.recall for p in deep)
+        raise FailedPreconditionError(
+            f"no operating point of index {index.name} promises recall {recall:g} at k={depth}; "
+            f"the best promises {best:.3f}; send exact, or n_probe"
+        )
+    point = min(enough, key=lambda p: p.k)  # the first of them, and so the cheapest
+    return min(point.n_probe, index.n_lists), wanted_candidates(
+        max(depth, point.k), point.oversample
+    )
 
 
 def _fields(request: pb.SearchRequest) -> frozenset[str]:

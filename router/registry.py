@@ -11,8 +11,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from router.cluster import EncoderReplica, ShardReplica, Shared
+from router.cluster import ShardReplica, Shared
 from router.config import RouterConfig
+from router.encoder_replica import EncoderReplica
 from router.topology import IndexVersion, Topology
 from router.topology_file import TopologyFile
 from router.users import Users

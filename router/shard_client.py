@@ -18,6 +18,7 @@ from router.merge import ShardHits
 from router.passages import Fetched, PassageColumns, PassageJob, TextColumn
 from router.topology import IndexVersion, OperatingPoint
 from shoal import vectors
+from shoal.contract import EncoderContract, from_proto
 from shoal.errors import ShoalError
 from shoal.internal.v1 import shard_pb2 as pb
 from shoal.internal.v1 import shard_pb2_grpc
@@ -146,6 +147,19 @@ class ShardClient:
             await self._stub.ReleaseVersion(request, timeout=timeout_s)
         except grpc.RpcError as failure:
             raise error_of(failure) from failure
+
+    async def contracts(self, timeout_s: float) -> list[EncoderContract]:
+        """What each open version recorded of its encoder, with the probes. Raises ShoalError."""
+        try:
+            request = pb.GetShardRequest(with_probes=True)
+            reply = await self._stub.GetShard(request, timeout=timeout_s)
+        except grpc.RpcError as failure:
+            raise error_of(failure) from failure
+        return [
+            from_proto(version.contract, version.encoder_model)
+            for version in reply.versions
+            if version.HasField("contract")
+        ]
 
     async def close(self) -> None:
         """Closes the connection."""

@@ -116,7 +116,7 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
 
     async def GetShard(
         self,
-        request: pb.GetShardRequest,  # noqa: ARG002 -- it is empty
+        request: pb.GetShardRequest,
         context: Context,  # noqa: ARG002 -- gRPC passes it
     ) -> pb.GetShardResponse:
         """What the shard serves."""
@@ -125,6 +125,7 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
             shard=self._config.shard,
             release=__version__,
             features=FEATURES,
+            with_probes=request.with_probes,
         )
 
     async def LoadVersion(

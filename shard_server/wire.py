@@ -19,6 +19,7 @@ from shoal.errors import InvalidArgumentError
 from shoal.formats.manifest import Manifest
 from shoal.formats.passages import MetadataValue, TextColumn
 from shoal.internal.v1 import shard_pb2 as pb
+from shoal.v1 import encoder_pb2
 from shoal.v1 import search_pb2 as v1
 
 _SCORE_KINDS = {
@@ -83,8 +84,8 @@ def passage_columns(columns: Columns) -> pb.PassageColumns:
     )
 
 
-def shard_version(index: ShardIndex) -> pb.ShardVersion:
-    """What a router must know of an open version."""
+def shard_version(index: ShardIndex, *, with_probes: bool = False) -> pb.ShardVersion:
+    """What a router must know of an open version; the question tower's probes where asked for."""
     manifest = index.manifest
     return pb.ShardVersion(
         version=manifest.version,
@@ -95,9 +96,7 @@ def shard_version(index: ShardIndex) -> pb.ShardVersion:
         n_lists=manifest.n_lists,
         default_n_probe=manifest.default_n_probe,
         default_oversample=manifest.default_oversample,
-        contract=None
-        if manifest.encoder is None
-        else contract.to_proto(manifest.encoder, probes=False),
+        contract=_contract(manifest, with_probes=with_probes),
         encoder_model="" if manifest.encoder is None else manifest.encoder.model,
         operating_points=[
             v1.OperatingPoint(**point.model_dump()) for point in manifest.operating_points
@@ -106,14 +105,28 @@ def shard_version(index: ShardIndex) -> pb.ShardVersion:
     )
 
 
+def _contract(manifest: Manifest, *, with_probes: bool) -> encoder_pb2.EncoderContract | None:
+    if manifest.encoder is None:
+        return None
+    message = contract.to_proto(manifest.encoder, probes=with_probes)
+    for unwanted in ("probe_texts", "probe_vectors"):  # passages are encoded offline
+        message.passage.ClearField(unwanted)
+    return message
+
+
 def shard_response(
-    indexes: Sequence[ShardIndex], *, shard: int, release: str, features: Sequence[str]
+    indexes: Sequence[ShardIndex],
+    *,
+    shard: int,
+    release: str,
+    features: Sequence[str],
+    with_probes: bool,
 ) -> pb.GetShardResponse:
     """The reply to GetShard; without name and device while nothing is open yet."""
     return pb.GetShardResponse(
         index=indexes[0].manifest.name if indexes else "",
         shard=shard,
-        versions=[shard_version(index) for index in indexes],
+        versions=[shard_version(index, with_probes=with_probes) for index in indexes],
         device=indexes[0].device if indexes else "",
         release=release,
         features=features,

@@ -42,8 +42,51 @@ class EncoderContract(BaseModel):
 def lowest_cosine(tower: TowerContract, probe_vectors: npt.NDArray[np.float32]) -> float:
     """The lowest cosine between the recorded probe vectors and an encoder's, shape (n, dim)."""
     recorded = np.asarray(tower.probe_vectors, dtype=np.float32)
-    norms = np.linalg.norm(recorded, axis=1) * np.linalg.norm(probe_vectors, axis=1)
-    return float(np.min(np.einsum("ij,ij->i", recorded, probe_vectors) / norms))
+    lengths = np.linalg.norm(recorded, axis=1) * np.linalg.norm(probe_vectors, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a zero vector's cosine is NaN
+        return float(np.min(np.einsum("ij,ij->i", recorded, probe_vectors) / lengths))
+
+
+def tower_fault(tower: TowerContract, probe_vectors: npt.NDArray[np.float32], least: float) -> str:
+    """Why these vectors of the tower's probe texts, (n, dim), can't be its own; empty where fine.
+
+    Args:
+        tower: as recorded; one without probes finds no fault.
+        probe_vectors: an encoder's, of `tower.probe_texts`.
+        least: the cosine that each must keep.
+    """
+    if not tower.probe_texts:
+        return ""
+    expected = (len(tower.probe_texts), tower.dim)
+    if probe_vectors.shape != expected:
+        return f"its probe vectors are {probe_vectors.shape}, the index recorded {expected}"
+    lowest = lowest_cosine(tower, probe_vectors)
+    if lowest >= least:  # NaN is not
+        return ""
+    return (
+        f"its probe vectors have a cosine of {lowest:.4f} to those that the index recorded, "
+        f"below {least:g}, though its fingerprint {tower.fingerprint[:12]} is the index's"
+    )
+
+
+def disagreement(recorded: EncoderContract, running: EncoderContract) -> str:
+    """How an encoder differs from the one that an index recorded; empty where it doesn't."""
+    for side in ("question", "passage"):
+        ours: TowerContract = getattr(recorded, side)
+        theirs: TowerContract = getattr(running, side)
+        if theirs.fingerprint != ours.fingerprint:
+            return (
+                f"the index was built by encoder {recorded.model}, whose {side} tower has "
+                f"fingerprint {ours.fingerprint[:12]}; {running.model} has "
+                f"{theirs.fingerprint[:12]}: other weights, tokenizer or settings, so its vectors "
+                "mean something else; use the encoder that built it, or build the index anew"
+            )
+        # other texts prove nothing here: the canary has the recorded ones encoded
+        if theirs.probe_texts == ours.probe_texts and ours.probe_texts:
+            vectors_now = np.asarray(theirs.probe_vectors, dtype=np.float32)
+            if fault := tower_fault(ours, vectors_now, recorded.min_cosine):
+                return f"encoder {running.model}, {side} tower: {fault}"
+    return ""
 
 
 def to_proto(contract: EncoderContract, *, probes: bool) -> pb.EncoderContract:

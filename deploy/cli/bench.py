@@ -38,6 +38,7 @@ def bench(
     n_probe: flags.NProbe = None,
     oversample: flags.Oversample = None,
     exact: flags.Exact = False,
+    target_recall: flags.TargetRecall = None,
     timeout_s: flags.Timeout = 10.0,
     name: flags.Name = flags.DEFAULT_NAME,
     as_json: flags.Json = False,
@@ -55,6 +56,7 @@ def bench(
         "n_probe": n_probe,
         "oversample": oversample,
         "exact": exact or None,
+        "target_recall": target_recall,
         "fields": () if ids_only else None,
     }
     if queries is None and vectors is None:

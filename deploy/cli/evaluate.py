@@ -25,6 +25,7 @@ def evaluate(
     n_probe: flags.NProbe = None,
     oversample: flags.Oversample = None,
     exact: flags.Exact = False,
+    target_recall: flags.TargetRecall = None,
     timeout_s: flags.Timeout = 60.0,
     name: flags.Name = flags.DEFAULT_NAME,
     as_json: flags.Json = False,
@@ -39,6 +40,7 @@ def evaluate(
         "n_probe": n_probe,
         "oversample": oversample,
         "exact": exact or None,
+        "target_recall": target_recall,
     }
     plan = EvalPlan(
         target=flags.find_target(target, name),

@@ -31,6 +31,14 @@ Oversample = Annotated[
     float | None,
     typer.Option("--oversample", help="Candidates rescored are max(100, k x this); 0 for none."),
 ]
+TargetRecall = Annotated[
+    float | None,
+    typer.Option(
+        "--target-recall",
+        help="Recall wanted against exact search, in place of --n-probe and --oversample; the "
+        "index must be calibrated.",
+    ),
+]
 Exact = Annotated[bool, typer.Option("--exact", help="Search every stored vector.")]
 Timeout = Annotated[float, typer.Option("--timeout-s", help="Seconds that a call may take.")]
 

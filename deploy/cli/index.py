@@ -1,4 +1,4 @@
-"""`shoal index build | plan | inspect | verify`: indexes on this machine's disk."""
+"""`shoal index build | plan | inspect | verify | calibrate`: indexes on this machine's disk."""
 
 import dataclasses
 import json
@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from deploy.cli import add, flags, history
+from deploy.cli.calibrate import calibrate
 from deploy.cli.output import note, progress, write, write_json
 from deploy.cli.plan import plan
 from deploy.cli.sources import open_source
@@ -164,6 +165,9 @@ def verify(*, index: flags.IndexDir, as_json: flags.Json = False) -> None:
             f"{index}: sound; version {report.current} is live, {len(report.versions)} versions, "
             f"{report.n_files} files, {report.n_bytes / 1e6:,.1f} MB"
         )
+
+
+app.command()(calibrate)
 
 
 def default_name(index_dir: Path) -> str:

@@ -31,9 +31,7 @@ def search(
     score_threshold: Annotated[
         float | None, typer.Option("--score-threshold", help="Leave out hits that score lower.")
     ] = None,
-    target_recall: Annotated[
-        float | None, typer.Option("--target-recall", help="Recall wanted against exact search.")
-    ] = None,
+    target_recall: flags.TargetRecall = None,
     timeout_s: flags.Timeout = DEFAULT_TIMEOUT_S,
     name: flags.Name = flags.DEFAULT_NAME,
     as_json: flags.Json = False,

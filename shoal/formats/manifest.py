@@ -25,6 +25,7 @@ CHECKSUM_FILE = "manifest.sha256"
 MetadataType = Literal["string", "int64", "double", "bool", "string_list"]
 Metric = Literal["inner_product", "l2"]
 Device = Literal["cpu", "cuda"]
+CalibrationQueries = Literal["file", "passages", "vectors"]
 Count = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -104,12 +105,28 @@ class Partition(_Value):
 
 
 class OperatingPoint(_Value):
-    """A measured setting: `recall` of the true k at `n_probe` and `oversample` x k candidates."""
+    """A measured setting: the `recall` of the true k that it promises, at `oversample` x k
+    candidates and `n_probe`, which is 0 without lists.
+    """
 
-    n_probe: Annotated[int, Field(ge=1, le=2048)]
+    n_probe: Annotated[int, Field(ge=0, le=2048)]
     oversample: Annotated[float, Field(ge=0)]
     recall: Annotated[float, Field(ge=0, le=1)]
     k: Annotated[int, Field(ge=1, le=1000)]
+
+
+class Calibration(_Value):
+    """How `operating_points` were measured: on which queries, and how sure each `recall` is.
+
+    Queries are a file's, titles and first sentences of the passages, or stored vectors; the last
+    two with their own row left out. `target_recall` is what the defaults were set for.
+    """
+
+    queries: CalibrationQueries
+    n_queries: Count
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    target_recall: Annotated[float, Field(gt=0, le=1)]
+    created_at: str
 
 
 class Manifest(_Value):
@@ -117,6 +134,7 @@ class Manifest(_Value):
 
     `next_ordinal` is the ordinal of the next passage ever added; `n_lists` and `default_n_probe`
     are 0 for a recipe without lists; `trained` is None where there is nothing to train (Flat).
+    `operating_points` stand by k, and cheapest first among those of one k.
     """
 
     format: Literal[1] = 1
@@ -144,6 +162,7 @@ class Manifest(_Value):
     metadata_columns: dict[str, MetadataType]
     encoder: EncoderContract | None
     operating_points: tuple[OperatingPoint, ...] = ()
+    calibration: Calibration | None = None
 
     @model_validator(mode="after")
     def _counts_agree(self) -> "Manifest":

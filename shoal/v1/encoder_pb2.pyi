@@ -63,7 +63,7 @@ class EncodeRequest(_message.Message):
     FAILED_PRECONDITION. Default: any.
     """
     priority: _priority_pb2.Priority.ValueType
-    """Default INTERACTIVE for QUERY, BULK for PASSAGE."""
+    """Default INTERACTIVE for QUERY, BULK for PASSAGE. BULK is never answered from a cache."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to 1,024 texts, each of 1 byte to 64 KiB in UTF-8 and not only white space."""

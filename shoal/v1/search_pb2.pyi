@@ -915,11 +915,13 @@ class OperatingPoint(_message.Message):
     RECALL_FIELD_NUMBER: _builtins.int
     K_FIELD_NUMBER: _builtins.int
     n_probe: _builtins.int
-    """Inverted lists searched."""
+    """Inverted lists searched; 0 where the recipe has none."""
     oversample: _builtins.float
     """The oversampling factor."""
     recall: _builtins.float
-    """Recall at `k` against exact search, 0.0 to 1.0."""
+    """Recall at `k` against exact search that it promises, 0.0 to 1.0: the lower bound of what was
+    measured.
+    """
     k: _builtins.int
     """The k it was measured at."""
     def __init__(

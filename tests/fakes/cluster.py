@@ -91,6 +91,7 @@ async def running(
     corpus: Corpus | None = None,
     recipe: str = "Flat",
     max_queries: int = 16_384,
+    probe_texts: tuple[str, ...] = (),
     **settings: object,
 ) -> AsyncIterator[Cluster]:
     """Starts everything and returns when the router has asked every replica once."""
@@ -98,7 +99,9 @@ async def running(
     fingerprint = FINGERPRINT if n_encoders else ""
     shards = [
         [
-            FakeShard(corpus, shard, fingerprint=fingerprint, recipe=recipe)
+            FakeShard(
+                corpus, shard, fingerprint=fingerprint, recipe=recipe, probe_texts=probe_texts
+            )
             for _ in range(n_replicas)
         ]
         for shard in range(n_shards)

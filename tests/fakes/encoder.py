@@ -23,6 +23,8 @@ class FakeEncoder(encoder_pb2_grpc.EncoderServiceServicer):
         self.address = "127.0.0.1:0"
         self.raises: Exception | None = None
         self.mutate = None
+        self.drift = 0.0
+        """Added to every value: another function under the same fingerprint."""
         self.gate = asyncio.Event()
         self.gate.set()
         self.n_calls = 0
@@ -57,7 +59,10 @@ class FakeEncoder(encoder_pb2_grpc.EncoderServiceServicer):
         if request.expected_fingerprint not in {"", self.fingerprint}:
             raise FailedPreconditionError("another encoder is served here")
         reply = pb.EncodeResponse(
-            vectors=vectors.to_proto(np.stack([vector_of(t, self.dim) for t in request.texts])),
+            vectors=vectors.to_proto(
+                self.drift
+                + np.stack([vector_of(t, self.dim) for t in request.texts], dtype=np.float32)
+            ),
             truncated=[text.startswith("long") for text in request.texts],
             fingerprint=self.fingerprint,
         )

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 import grpc
 import numpy as np
-from fakes.corpus import Corpus
+from fakes.corpus import Corpus, vector_of
 
+from shoal import vectors
+from shoal.errors import InvalidArgumentError
 from shoal.internal.v1 import shard_pb2 as pb
 from shoal.internal.v1 import shard_pb2_grpc
 from shoal.rpc.interceptor import ShoalInterceptor
@@ -58,10 +60,14 @@ class FakeShard(shard_pb2_grpc.ShardServiceServicer):
         version: int = 1,
         fingerprint: str = "",
         recipe: str = "Flat",
+        probe_texts: tuple[str, ...] = (),
     ) -> None:
         self.corpus, self.shard, self.name, self.version = corpus, shard, name, version
         self.fingerprint, self.recipe = fingerprint, recipe
         self.loaded: set[int] = set()
+        self.probe_texts = probe_texts
+        self.n_descriptions = 0
+        self.n_probe_requests = 0
         self.script = Script()
         self.address = "127.0.0.1:0"
 
@@ -104,13 +110,13 @@ class FakeShard(shard_pb2_grpc.ShardServiceServicer):
         return reply
 
     def _search(self, request: pb.SearchShardRequest) -> pb.SearchShardResponse:
-        vectors = np.frombuffer(request.query_vectors.packed, "<f4").reshape(-1, self.corpus.dim)
+        asked = np.frombuffer(request.query_vectors.packed, "<f4").reshape(-1, self.corpus.dim)
         mine = self.corpus.ordinals_by_shard[self.shard]
-        scores = vectors @ self.corpus.vectors[mine].T
+        scores = asked @ self.corpus.vectors[mine].T
         places = np.argsort(-scores, axis=1, kind="stable")[:, : request.k]
         reply = pb.SearchShardResponse(
             version=request.version if request.version in self.loaded else self.version,
-            n_queries=len(vectors),
+            n_queries=len(asked),
             width=places.shape[1],
             ordinals=mine[places].astype("<i8").tobytes(),
             segments=(places % 2).astype("<u4").tobytes(),
@@ -170,8 +176,21 @@ class FakeShard(shard_pb2_grpc.ShardServiceServicer):
         return pb.ReleaseVersionResponse()
 
     async def GetShard(self, request, context):
+        self.n_descriptions += 1
         versions = [self._describe(number) for number in sorted({self.version, *self.loaded})]
+        if request.with_probes:
+            self.n_probe_requests += 1
+            if not self.probe_texts:
+                raise InvalidArgumentError("field 1 is not known to this release")
+            for version in versions:
+                self._add_probes(version.contract)
         return pb.GetShardResponse(index=self.name, shard=self.shard, versions=versions)
+
+    def _add_probes(self, contract) -> None:
+        contract.min_cosine = 0.999
+        contract.question.probe_texts.extend(self.probe_texts)
+        made = np.stack([vector_of(text, self.corpus.dim) for text in self.probe_texts])
+        contract.question.probe_vectors.CopyFrom(vectors.to_proto(made))
 
     def _describe(self, number: int) -> pb.ShardVersion:
         version = pb.ShardVersion(

@@ -152,12 +152,51 @@ def test_what_this_release_or_index_lacks(error, request_, changes):
 
 
 @pytest.mark.parametrize(
-    ("recall", "k", "point"), [(0.5, 10, (8, 10)), (0.9, 10, (32, 20)), (0.9, 50, (48, 20))]
+    ("recall", "k", "offset", "settings_"),
+    [
+        (0.5, 10, 0, (8, 100)),
+        (0.9, 10, 0, (32, 200)),
+        (0.9, 1, 0, (32, 200)),  # as many candidates as were measured, though k is less
+        (0.96, 10, 0, (48, 2_000)),  # only the points at a larger k promise as much
+        (0.9, 50, 0, (48, 2_000)),
+        (0.9, 5, 10, (48, 2_000)),  # the second page needs the depth of both
+    ],
 )
-def test_target_recall_chooses_the_cheapest_point(recall, k, point):
-    """The smallest n_probe that was measured to reach it at this k or a larger one."""
-    query = resolve(pb.SearchRequest(queries=[GOOD], target_recall=recall, k=k), index())
-    assert (query.n_probe, query.candidates) == (point[0], max(100, k * point[1]))
+def test_target_recall_chooses_the_cheapest_point(recall, k, offset, settings_):
+    """The first point that promises it, of those at the least k that reaches so deep."""
+    request = pb.SearchRequest(queries=[GOOD], target_recall=recall, k=k, offset=offset)
+    query = resolve(request, index())
+    assert (query.n_probe, query.candidates) == settings_
+
+
+def test_points_stand_cheapest_first():
+    """The order of the points is the order of their cost: the router looks no further."""
+    dear_first = (
+        OperatingPoint(n_probe=40, oversample=10.0, recall=0.9, k=10),
+        OperatingPoint(n_probe=12, oversample=100.0, recall=0.92, k=10),
+    )
+    request = pb.SearchRequest(queries=[GOOD], target_recall=0.9)
+    assert resolve(request, index(operating_points=dear_first)).n_probe == 40
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        ({"target_recall": 0.99}, "the best promises 0.970"),
+        ({"target_recall": 0.5, "k": 200}, "calibrated for k up to 100, not 200"),
+    ],
+)
+def test_a_recall_that_nothing_promises_says_what_is_there(request_, told):
+    """The refusal names the best recall, or the largest k, that was calibrated."""
+    with pytest.raises(FailedPreconditionError, match=told):
+        resolve(pb.SearchRequest(queries=[GOOD], **request_), index())
+
+
+def test_flat_meets_any_recall():
+    """Exact search needs no calibration to promise everything."""
+    flat = index(recipe="Flat", n_lists=0, default_n_probe=0, operating_points=())
+    query = resolve(pb.SearchRequest(queries=[GOOD], target_recall=1.0), flat)
+    assert (query.exact, query.n_probe, query.candidates) == (True, 0, 0)
 
 
 @pytest.mark.parametrize(

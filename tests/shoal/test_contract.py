@@ -35,6 +35,25 @@ def test_every_field_is_on_the_wire():
     assert names == set(TowerContract.model_fields)
 
 
+def test_a_swapped_model_is_told():
+    """Another fingerprint, or other probe vectors under the same one; either tower counts."""
+    assert contract.disagreement(CONTRACT, CONTRACT) == ""
+    other = CONTRACT.passage.model_copy(update={"fingerprint": "b" * 64})
+    swapped = CONTRACT.model_copy(update={"passage": other})
+    assert "passage tower has fingerprint aaaaaaaaaaaa" in contract.disagreement(CONTRACT, swapped)
+    turned = TOWER.model_copy(update={"probe_vectors": ((1.0, 0.0, 0.0), (0.5, 0.0, 0.25))})
+    lying = CONTRACT.model_copy(update={"question": turned})
+    assert "question tower: its probe vectors" in contract.disagreement(CONTRACT, lying)
+
+
+@pytest.mark.parametrize(
+    "made", [np.zeros((2, 3)), np.zeros((1, 3)), np.zeros((2, 4)), np.full((2, 3), np.nan)]
+)
+def test_vectors_that_prove_nothing_are_a_fault(made):
+    """Zeros, NaN, too few rows, another dimension."""
+    assert contract.tower_fault(TOWER, made.astype(np.float32), 0.999)
+
+
 @pytest.mark.parametrize(
     ("probes", "cosine"),
     [

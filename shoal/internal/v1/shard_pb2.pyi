@@ -352,12 +352,19 @@ class GetShardRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    WITH_PROBES_FIELD_NUMBER: _builtins.int
+    with_probes: _builtins.bool
+    """Send the probe texts and vectors of the question tower along in each contract: some kilobytes,
+    so a router asks once. Default false.
+    """
     def __init__(
         self,
+        *,
+        with_probes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["with_probes", b"with_probes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -449,7 +456,9 @@ class ShardVersion(_message.Message):
 
     @_builtins.property
     def contract(self) -> _encoder_pb2.EncoderContract:
-        """The contract's fingerprints and dimensions, without probes; absent for bare vectors."""
+        """The contract's fingerprints and dimensions, without probes unless they were asked for; absent
+        for bare vectors.
+        """
 
     @_builtins.property
     def operating_points(self) -> _containers.RepeatedCompositeFieldContainer[_search_pb2.OperatingPoint]:
