@@ -30,10 +30,14 @@ def start_detached(name: str, command: list[str], timeout_s: float) -> ClusterSt
     paths = paths_of(name)
     running = read_state(name)
     if running is not None and running.alive:
-        raise LockedError(f"cluster {name!r} is running already, pid {running.pid}")
+        raise LockedError(
+            f"cluster {name!r} is running already, pid {running.pid}; end it with 'shoal down' or "
+            "choose another --name"
+        )
     try:
         paths.folder.mkdir(parents=True, exist_ok=True)
-        log = paths.launcher_log.open("wb")
+        # appended: where two start at once, the loser must not wipe the winner's log
+        log = paths.launcher_log.open("ab")
     except OSError as failure:
         raise StorageError(f"can't write {failure.filename}: {failure.strerror}") from failure
     with log:

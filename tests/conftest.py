@@ -1,5 +1,10 @@
 """What all tests need: how hypothesis runs, and one seeded source of numbers."""
 
+import os
+
+# before anything loads OpenMP: its threads must not spin beside the processes that tests start
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings

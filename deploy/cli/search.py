@@ -71,8 +71,8 @@ def show_answer(answer: Answer) -> None:
     how = f"n_probe {answer.n_probe}, " if answer.n_probe else ""
     if answer.candidates:
         how += f"{answer.candidates} candidates rescored"
-    elif all(hit.accuracy is Accuracy.EXACT for hit in answer.hits):
-        how += "every vector compared"
+    elif answer.hits and all(hit.accuracy is Accuracy.EXACT for hit in answer.hits):
+        how += "every vector " + ("compared" if answer.coverage == 1 else "that was there compared")
     else:
         how += "not rescored"
     timings = answer.timings

@@ -16,13 +16,6 @@ from shoal.errors import LockedError, StorageError
 
 LOCK_FILE = ".lock"
 
-_STORAGE_ERRNOS = frozenset(
-    {
-        errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
-        errno.EFBIG, errno.ENAMETOOLONG, errno.ENOTDIR,
-    }
-)  # fmt: skip
-
 
 @contextmanager
 def guard_storage(path: Path) -> Iterator[None]:
@@ -30,11 +23,11 @@ def guard_storage(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _STORAGE_ERRNOS:
-            raise
         where = error.filename or path
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        advice = "free some space or choose" if full else "mend its permissions or choose"
         raise StorageError(
-            f"{where}: can't be written: {error.strerror}; free some space or choose another folder"
+            f"{where}: can't be written: {error.strerror}; {advice} another folder"
         ) from error
 
 

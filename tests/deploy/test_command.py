@@ -72,7 +72,9 @@ def test_the_commands_are_these(capsys):
     run(["--help"])
     listed = capsys.readouterr().out.partition("Commands:")[2].partition("Exit codes")[0]
     commands = set(re.findall(r"^  (\w+)", listed, re.MULTILINE))
-    assert commands == {"search", "up", "status", "down", "eval", "bench", "index", "config"}
+    assert commands == {
+        "search", "up", "status", "reload", "down", "eval", "bench", "index", "config",
+    }  # fmt: skip
 
 
 def test_version(capsys):

@@ -19,6 +19,15 @@ RECIPES = ["SQ8", "PQ16", "PQ16x4fs", "IVF32,Flat", "IVF32,SQ8", "IVF32,PQ16", "
            "OPQ8_32,IVF32,PQ8x4fs"]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def no_limit():
+    """faiss's limit is the process's: another test may have set it for a smaller index."""
+    before = faiss.get_deserialization_vector_byte_limit()
+    faiss.set_deserialization_vector_byte_limit(1 << 40)
+    yield
+    faiss.set_deserialization_vector_byte_limit(before)
+
+
 @pytest.mark.parametrize("n_rows", [3_000, 40_000])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_an_index_files_bytes_are_foretold(recipe, n_rows):
