@@ -2,15 +2,18 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deploy.cli import flags
 from deploy.cli.output import note, write, write_json, write_table
 from shoal.client import Client
-from shoal.errors import InvalidArgumentError
+from shoal.errors import InvalidArgumentError, UnavailableError
 from shoal.requests import SearchOptions
+
+if TYPE_CHECKING:  # needs hdrhistogram, which the bare install hasn't
+    from shoal.bench.report import LoadReport
 
 
 def bench(
@@ -45,7 +48,7 @@ def bench(
 ) -> None:
     """Put load on a running cluster: --rate R (open loop) or --clients N (closed loop)."""
     from shoal.bench import LoadPlan
-    from shoal.bench.load import measure
+    from shoal.bench.load import measure, refuse_bad_plan
     from shoal.evaluation.files import read_queries
 
     if queries is not None and vectors is not None:
@@ -76,10 +79,17 @@ def bench(
     )
     with Client(plan.target) as client:
         client.wait_ready(timeout_s=2.0)
+    asyncio.run(refuse_bad_plan(plan))
     report = asyncio.run(measure(plan))
     if as_json:
         write_json(report.to_dict())
-        return
+    else:
+        _write_report(report)
+    if report.errors and not report.ok_ms.n + report.degraded_ms.n:
+        raise UnavailableError("every call failed: " + ", ".join(sorted(report.errors)))
+
+
+def _write_report(report: "LoadReport") -> None:
     parts = {
         "all, from due time": report.latency_ms,
         "full answers": report.ok_ms,

@@ -19,9 +19,16 @@ from shoal.bench.report import LoadReport, summarize
 from shoal.child_environment import import_environment
 from shoal.errors import InternalError, InvalidArgumentError
 from shoal.rpc.channel import open_channel
+from shoal.rpc.status import error_of
 from shoal.v1 import search_pb2 as pb
 
 _METHOD = "/shoal.v1.SearchService/Search"
+_REFUSALS = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.UNIMPLEMENTED,
+}
 
 
 def run_load(plan: LoadPlan) -> LoadReport:
@@ -44,6 +51,21 @@ def run_load(plan: LoadPlan) -> LoadReport:
     if done.returncode != 0:
         raise InternalError(f"the load generator failed: {done.stderr.strip()[-500:]}")
     return LoadReport.from_dict(json.loads(done.stdout))
+
+
+async def refuse_bad_plan(plan: LoadPlan) -> None:
+    """Makes one call of the plan: what the server refuses for good it would refuse every time.
+
+    Raises:
+        ShoalError: the refusal; failures that may pass are the run's to count.
+    """
+    async with open_channel(plan.target) as channel:
+        method: Any = channel.unary_unary(_METHOD)
+        try:
+            await method(plan.requests()[0], timeout=plan.timeout_s)
+        except grpc.RpcError as failure:
+            if failure.code() in _REFUSALS:
+                raise error_of(failure) from failure
 
 
 async def measure(plan: LoadPlan) -> LoadReport:

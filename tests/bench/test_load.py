@@ -8,6 +8,7 @@ import pytest
 
 from shoal import errors
 from shoal.bench import LoadPlan, run_load
+from shoal.bench.load import refuse_bad_plan
 from shoal.rpc.interceptor import ShoalInterceptor
 from shoal.v1 import search_pb2 as pb
 from shoal.v1 import search_pb2_grpc
@@ -125,3 +126,14 @@ def test_a_plan_that_cannot_run_is_refused(tmp_path):
         LoadPlan(target="x", rate=1, duration_s=0)
     with pytest.raises(errors.InvalidArgumentError, match=r"missing\.npy"):
         run_load(LoadPlan(target="x", rate=1, vectors_file=str(tmp_path / "missing.npy")))
+
+
+async def test_a_refusal_is_told_before_the_run(server):
+    """One call finds what every call would; what may pass is left for the run to count."""
+    plan = LoadPlan(target=server.target, clients=1)
+    await refuse_bad_plan(plan)
+    server.error = errors.OverloadedError("full", retry_after_s=1.0)
+    await refuse_bad_plan(plan)
+    server.error = errors.InvalidArgumentError("k is 0", field="k")
+    with pytest.raises(errors.InvalidArgumentError, match="k is 0"):
+        await refuse_bad_plan(plan)
