@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from deploy.cli import add, flags, history
+from deploy.cli import add, flags, history, remote
 from deploy.cli.calibrate import calibrate
 from deploy.cli.output import note, progress, write, write_json
 from deploy.cli.plan import plan
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.command()(add.add)
 history.register(app)
+remote.register(app)
 
 app.command()(plan)
 

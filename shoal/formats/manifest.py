@@ -212,10 +212,20 @@ def read_current(index_dir: Path) -> Current:
         ) from None
     except OSError as error:
         raise IndexFormatError(f"{path}: can't be read: {error.strerror}") from error
+    return parse_current(path, line)
+
+
+def parse_current(where: Path | str, line: str) -> Current:
+    """What a CURRENT file's line says; IndexFormatError naming `where` if it isn't one."""
     match = _CURRENT_LINE.match(line)
     if match is None:
-        raise IndexFormatError(f"{path}: expected '<version> <sha256>', got {line[:80]!r}")
+        raise IndexFormatError(f"{where}: expected '<version> <sha256>', got {line[:80]!r}")
     return Current(int(match[1]), match[2])
+
+
+def current_line(current: Current) -> bytes:
+    """What stands in CURRENT for this version."""
+    return f"{current.version:06d} {current.manifest_sha256}\n".encode()
 
 
 def list_versions(index_dir: Path) -> tuple[int, ...]:
@@ -239,14 +249,29 @@ def load_manifest(index_dir: Path, version: int | None = None) -> Manifest:
         content = path.read_bytes()
     except OSError as error:
         raise IndexFormatError(f"{path}: can't be read: {error.strerror}") from error
-    if hashlib.sha256(content).hexdigest() != expected:
+    return parse_manifest(path, content, Current(version, expected))
+
+
+def parse_manifest(where: Path | str, content: bytes, expected: Current) -> Manifest:
+    """The manifest in `content`, once its SHA-256 and version are the expected ones.
+
+    Raises:
+        IndexFormatError: naming `where`, and what about it is altered, malformed or too new.
+    """
+    if hashlib.sha256(content).hexdigest() != expected.manifest_sha256:
         raise IndexFormatError(
-            f"{path}: SHA-256 differs from the recorded one; the file was altered"
+            f"{where}: SHA-256 differs from the recorded one; the file was altered"
         )
-    manifest = _parse(path, content)
-    if manifest.version != version:
+    try:
+        manifest = Manifest.model_validate_json(content)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in fault["loc"]) or "the whole"
+        hint = "; a newer release of shoal wrote it" if field in {"format", "min_reader"} else ""
+        raise IndexFormatError(f"{where}: field {field}: {fault['msg']}{hint}") from None
+    if manifest.version != expected.version:
         raise IndexFormatError(
-            f"{path}: says version {manifest.version}, its folder says {version}"
+            f"{where}: says version {manifest.version}, its folder says {expected.version}"
         )
     return manifest
 
@@ -258,12 +283,17 @@ def commit_version(index_dir: Path, manifest: Manifest) -> Current:
         IndexFormatError: the version exists already (a version is never rewritten).
         StorageError: the disk is full, read-only or not ours.
     """
-    folder = _version_dir(index_dir, manifest.version)
     content = (manifest.model_dump_json(indent=1) + "\n").encode()
-    current = Current(manifest.version, hashlib.sha256(content).hexdigest())
+    return commit_content(index_dir, manifest.version, content)
+
+
+def commit_content(index_dir: Path, version: int, content: bytes) -> Current:
+    """`commit_version` for a manifest whose bytes are given: a copy keeps its SHA-256."""
+    folder = _version_dir(index_dir, version)
+    current = Current(version, hashlib.sha256(content).hexdigest())
     with guard_storage(folder):
         if folder.exists():
-            raise IndexFormatError(f"{folder}: version {manifest.version} exists already")
+            raise IndexFormatError(f"{folder}: version {version} exists already")
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -272,8 +302,7 @@ def commit_version(index_dir: Path, manifest: Manifest) -> Current:
         partial.rename(folder)
         fsync_dir(folder.parent)
         fsync_dir(index_dir)
-        line = f"{current.version:06d} {current.manifest_sha256}\n"
-        write_durably(index_dir / CURRENT_FILE, line.encode())
+        write_durably(index_dir / CURRENT_FILE, current_line(current))
     return current
 
 
@@ -307,13 +336,3 @@ def _read_checksum(index_dir: Path, version: int) -> str:
         raise IndexFormatError(
             f"{path}: can't be read: {error.strerror}; versions here: {list_versions(index_dir)}"
         ) from error
-
-
-def _parse(path: Path, content: bytes) -> Manifest:
-    try:
-        return Manifest.model_validate_json(content)
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in fault["loc"]) or "the whole"
-        hint = "; a newer release of shoal wrote it" if field in {"format", "min_reader"} else ""
-        raise IndexFormatError(f"{path}: field {field}: {fault['msg']}{hint}") from None

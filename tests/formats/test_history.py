@@ -1,7 +1,6 @@
 """Versions are told, gone back to and pruned; the live one is never lost."""
 
 import fcntl
-import hashlib
 import os
 import signal
 import subprocess
@@ -9,51 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from fakes.index_folder import commit, store
 
 from shoal.errors import ConfigError, IndexFormatError, LockedError
 from shoal.formats.history import prune_versions, roll_back, summarize_versions
 from shoal.formats.manifest import (
-    FileEntry,
-    Manifest,
-    Partition,
-    Segment,
-    SegmentFiles,
-    Shard,
-    commit_version,
     list_versions,
     load_manifest,
     read_current,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def store(index_dir: Path, name: str, content: bytes) -> FileEntry:
-    digest = hashlib.sha256(content).hexdigest()
-    folder = index_dir / "data" / digest
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_bytes(content)
-    return FileEntry(path=f"data/{digest}/{name}", n_bytes=len(content), sha256=digest)
-
-
-def commit(index_dir: Path, version: int) -> Manifest:
-    """A version of one shard; its ids are shared by all, its vectors its own."""
-    files = SegmentFiles(
-        index=None,
-        vectors=store(index_dir, "vectors.faiss", b"v%d" % version),
-        passages=store(index_dir, "passages.arrow", b"p%d" % version),
-        ids=store(index_dir, "ids.arrow", b"shared"),
-    )
-    manifest = Manifest(
-        name="tiny", version=version, created_at="2026-01-01T00:00:00+00:00", release="0.1.0",
-        n_rows=version, n_live=version, next_ordinal=10 * version, dim=4, metric="inner_product",
-        recipe="Flat", n_lists=0, default_n_probe=0, seed=0, n_training_vectors=0,
-        devices=("cpu",), partition=Partition(n_shards=1), trained=None, metadata_columns={},
-        shards=(Shard(segments=(Segment(n_rows=version, n_live=version, files=files),)),),
-        encoder=None,
-    )  # fmt: skip
-    commit_version(index_dir, manifest)
-    return manifest
 
 
 @pytest.fixture
