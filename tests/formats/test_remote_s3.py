@@ -49,7 +49,7 @@ def bucket(endpoint, monkeypatch) -> Iterator[str]:
 
 
 def test_an_index_goes_through_s3_and_comes_back(bucket, tmp_path):
-    """Version 1, then version 2 with only what is new, then nothing; and a lost file is an error."""
+    """Version 1, then what is new in version 2, then nothing; a lost file is an error."""
     url = f"{bucket}/indexes/tiny"
     commit(tmp_path / "index", 1)
     assert push_index(tmp_path / "index", open_remote(url), quiet).n_files_copied == 3
