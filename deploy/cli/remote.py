@@ -10,7 +10,7 @@ from deploy.cli import flags
 from deploy.cli.output import progress, write, write_json
 
 if TYPE_CHECKING:
-    from shoal.formats.remote import Transfer
+    from shoal.formats.remote_transfer import Transfer
 
 _Url = Annotated[str, typer.Argument(metavar="URL", help="Such as s3://BUCKET/PATH or file:///P.")]
 
@@ -28,7 +28,7 @@ def push(
     as_json: flags.Json = False,
 ) -> None:
     """Copy an index's live version to a URL; what is there already is not sent again."""
-    from shoal.formats.remote import push_index
+    from shoal.formats.remote_push import push_index
     from shoal.formats.remote_store import open_remote
 
     begun_s = time.monotonic()
@@ -39,7 +39,7 @@ def push(
 
 def pull(url: _Url, *, index: flags.IndexDir, as_json: flags.Json = False) -> None:
     """Copy the live version at a URL to a folder, each file checked before it counts."""
-    from shoal.formats.remote import pull_index
+    from shoal.formats.remote_pull import pull_index
     from shoal.formats.remote_store import open_remote
 
     begun_s = time.monotonic()

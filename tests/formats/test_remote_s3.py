@@ -8,7 +8,8 @@ from fakes.index_folder import commit
 
 from shoal.errors import IndexFormatError, ShoalError
 from shoal.formats.manifest import check_file, load_manifest
-from shoal.formats.remote import pull_index, push_index
+from shoal.formats.remote_pull import pull_index
+from shoal.formats.remote_push import push_index
 from shoal.formats.remote_store import open_remote
 
 moto_server = pytest.importorskip(
