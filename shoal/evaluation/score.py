@@ -107,7 +107,11 @@ def evaluate(
 
 
 def parse_metrics(names: Sequence[str]) -> dict[str, Any]:
-    """ir-measures' metrics by the names given; InvalidArgumentError for one it doesn't know."""
+    """ir-measures' metrics by the names given.
+
+    Raises:
+        InvalidArgumentError: one that isn't known, or whose cutoff is above what a search returns.
+    """
     measures = {}
     for name in names:
         try:
@@ -117,6 +121,13 @@ def parse_metrics(names: Sequence[str]) -> dict[str, Any]:
                 f"metric {name!r}: {failure}; such as Success@20, nDCG@10, RR@10, R@100",
                 field="metrics",
             ) from failure
+        cutoff = measures[name].params.get("cutoff", 0)
+        if cutoff > _MAX_K:
+            raise InvalidArgumentError(
+                f"metric {name!r} needs {cutoff:,} hits a query, a search returns at most "
+                f"{_MAX_K:,}",
+                field="metrics",
+            )
     if not measures:
         raise InvalidArgumentError("no metrics; name some, such as Success@20", field="metrics")
     return measures

@@ -104,3 +104,11 @@ def test_an_unknown_metric_is_refused(names):
     """The message gives examples of what there is."""
     with pytest.raises(errors.InvalidArgumentError, match="Success@20"):
         parse_metrics(names)
+
+
+def test_a_cutoff_beyond_what_a_search_returns_is_refused():
+    """R@1001 from 1,000 hits would be R@1000 under another name."""
+    assert list(parse_metrics(["R@1000"])) == ["R@1000"]
+    with pytest.raises(errors.InvalidArgumentError, match=r"'R@1001' needs 1,001") as caught:
+        parse_metrics(["Success@1", "R@1001"])
+    assert caught.value.field == "metrics"
