@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from shoal.errors import ConfigError
 
@@ -45,6 +45,9 @@ class ProcessConfig(BaseModel):
 
 Model = TypeVar("Model", bound=BaseModel)
 
+UNSET = "(required, unset)"
+"""What `describe_config` says of a setting that has no default and was not given."""
+
 
 def load_config(model: type[Model], prog: str, argv: Sequence[str]) -> Model:
     """The configuration of one process.
@@ -57,15 +60,37 @@ def load_config(model: type[Model], prog: str, argv: Sequence[str]) -> Model:
     Raises:
         ConfigError: naming the field, file or variable that is wrong.
     """
+    return _validated(model, prog, _given(model, prog, argv))
+
+
+def describe_config(model: type[BaseModel], prog: str, argv: Sequence[str]) -> dict[str, Any]:
+    """The settings as `load_config` would have them, as JSON values; `UNSET` for what is missing.
+
+    Raises:
+        ConfigError: naming the field, file or variable that is wrong.
+    """
+    given = _given(model, prog, argv)
+    missing: dict[str, Any] = {
+        name: (Any, UNSET)
+        for name, field in model.model_fields.items()
+        if field.is_required() and name not in given
+    }
+    partial: type[BaseModel] = create_model(model.__name__, __base__=model, **missing)
+    return _validated(partial, prog, given).model_dump(mode="json")
+
+
+def _given(model: type[BaseModel], prog: str, argv: Sequence[str]) -> dict[str, Any]:
     flags = _parse_flags(model, prog, argv)
     path = flags.pop("config", None)
     merged: dict[str, Any] = {}
     if path is not None:
         merged |= _read_file(Path(path), model)
-    merged |= _read_environment(model, prog, os.environ)
-    merged |= flags
+    return merged | _read_environment(model, prog, os.environ) | flags
+
+
+def _validated(model: type[Model], prog: str, values: Mapping[str, Any]) -> Model:
     try:
-        return model.model_validate(merged)
+        return model.model_validate(values)
     except ValidationError as failure:
         fault = failure.errors()[0]
         name = ".".join(str(part) for part in fault["loc"])

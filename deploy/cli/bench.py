@@ -43,7 +43,7 @@ def bench(
     exact: flags.Exact = False,
     target_recall: flags.TargetRecall = None,
     timeout_s: flags.Timeout = 10.0,
-    name: flags.Name = flags.DEFAULT_NAME,
+    name: flags.GivenName = None,
     as_json: flags.Json = False,
 ) -> None:
     """Put load on a running cluster: --rate R (open loop) or --clients N (closed loop)."""

@@ -10,7 +10,6 @@ import typer
 from deploy.cli import flags
 from deploy.cli.output import note, write, write_json, write_table
 from deploy.plan import UpOptions
-from deploy.state import ClusterState, read_state
 from shoal.errors import UnavailableError
 
 
@@ -89,14 +88,14 @@ def _up_detached(options: UpOptions, as_json: bool) -> None:
         ("process", "pid", "address"), [(p.name, p.pid, p.address) for p in state.processes]
     )
     write(f"ready: index {state.index!r} version {state.version} at {state.target}")
-    write(f"end it with: shoal down{_name_flag(state.name)}")
+    write(f"end it with: shoal down{flags.name_flag(state.name)}")
 
 
 def status(*, name: flags.Name = flags.DEFAULT_NAME, as_json: flags.Json = False) -> None:
     """Show the local cluster's processes, their health and versions."""
     from deploy.status import cluster_status
 
-    state = _running(name)
+    state = flags.running_cluster(name)
     report = asyncio.run(cluster_status(state))
     if as_json:
         write_json({**dataclasses.asdict(report), "healthy": report.healthy})
@@ -131,7 +130,7 @@ def reload(
     """Move the running cluster to the index's live version; no query fails meanwhile."""
     from deploy.reload import reload_cluster
 
-    done = reload_cluster(_running(name), version, timeout_s)
+    done = reload_cluster(flags.running_cluster(name), version, timeout_s)
     if as_json:
         write_json(dataclasses.asdict(done))
     elif done.old == done.version:
@@ -161,17 +160,3 @@ def down(
         write(f"no cluster {name!r} was running")
     else:
         write(f"cluster {name!r} ended")
-
-
-def _running(name: str) -> ClusterState:
-    state = read_state(name)
-    if state is None or not state.alive:
-        raise UnavailableError(
-            f"no cluster {name!r} is running; start one with "
-            f"'shoal up --index DIR{_name_flag(name)}'"
-        )
-    return state
-
-
-def _name_flag(name: str) -> str:
-    return "" if name == flags.DEFAULT_NAME else f" --name {name}"

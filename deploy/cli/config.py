@@ -1,14 +1,13 @@
 """`shoal config show PROCESS`: the settings that a process would run with here."""
 
 import importlib
-import json
 from typing import Annotated
 
 import typer
 
 from deploy.cli import flags
 from deploy.cli.output import write, write_json
-from shoal.errors import ConfigError
+from shoal.errors import InvalidArgumentError
 
 _MODELS = {
     "router": ("router.config", "RouterConfig"),
@@ -32,13 +31,14 @@ def show(
     as_json: flags.Json = False,
 ) -> None:
     """Show a process's settings: its file, the environment, and the flags given after its name."""
-    from shoal.config import load_config
+    from shoal.config import describe_config
 
     if process not in _MODELS:
-        raise ConfigError(f"no process {process!r}; there are {', '.join(_MODELS)}")
+        raise InvalidArgumentError(
+            f"no process {process!r}; there are {', '.join(_MODELS)}", field="process"
+        )
     module, model = _MODELS[process]
-    settings = load_config(getattr(importlib.import_module(module), model), process, context.args)
-    values = json.loads(settings.model_dump_json())
+    values = describe_config(getattr(importlib.import_module(module), model), process, context.args)
     if as_json:
         write_json(values)
         return

@@ -27,7 +27,7 @@ def evaluate(
     exact: flags.Exact = False,
     target_recall: flags.TargetRecall = None,
     timeout_s: flags.Timeout = 60.0,
-    name: flags.Name = flags.DEFAULT_NAME,
+    name: flags.GivenName = None,
     as_json: flags.Json = False,
 ) -> None:
     """Measure retrieval quality through a running cluster."""

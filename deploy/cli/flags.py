@@ -5,13 +5,17 @@ from typing import Annotated
 
 import typer
 
-from deploy.state import read_state
+from deploy.state import ClusterState, read_state
+from shoal.errors import UnavailableError
 
 DEFAULT_NAME = "default"
 DEFAULT_PORT = 50051
 
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 Name = Annotated[str, typer.Option("--name", help="The local cluster's name.")]
+GivenName = Annotated[
+    str | None, typer.Option("--name", help=f"The local cluster's name. Default: {DEFAULT_NAME}.")
+]
 Target = Annotated[
     str | None,
     typer.Option(
@@ -50,11 +54,38 @@ def help_without_command(context: typer.Context) -> None:
         raise typer.Exit
 
 
-def find_target(target: str | None, name: str) -> str:
-    """The target given, else the running local cluster's, else the default address."""
+def name_flag(name: str) -> str:
+    """What a command line that is proposed must say about the cluster's name."""
+    return "" if name == DEFAULT_NAME else f" --name {name}"
+
+
+def running_cluster(name: str) -> ClusterState:
+    """The running local cluster of that name; UnavailableError where there is none."""
+    state = read_state(name)
+    if state is None or not state.alive:
+        raise UnavailableError(
+            f"no cluster {name!r} is running; start one with "
+            f"'shoal up --index DIR{name_flag(name)}'"
+        )
+    return state
+
+
+def find_target(target: str | None, name: str | None) -> str:
+    """The target given, else the named local cluster's; without either a default.
+
+    The default is the local cluster of the default name where it runs, else the default address.
+
+    Raises:
+        UnavailableError: no cluster of the name that was given is running.
+    """
     if target is not None:
         return target
-    state = read_state(name)
+    if name is not None:
+        named = running_cluster(name)
+        if not named.target:
+            raise UnavailableError(f"cluster {name!r} is {named.phase}; it has no address yet")
+        return named.target
+    state = read_state(DEFAULT_NAME)
     if state is not None and state.alive and state.target:
         return state.target
     return f"127.0.0.1:{DEFAULT_PORT}"

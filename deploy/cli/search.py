@@ -33,7 +33,7 @@ def search(
     ] = None,
     target_recall: flags.TargetRecall = None,
     timeout_s: flags.Timeout = DEFAULT_TIMEOUT_S,
-    name: flags.Name = flags.DEFAULT_NAME,
+    name: flags.GivenName = None,
     as_json: flags.Json = False,
 ) -> None:
     """Ask a running cluster one question."""

@@ -10,6 +10,7 @@ import pytest
 from deploy.cli.main import explain, run
 from deploy.cli.output import progress, write_table
 from shoal import __version__, errors
+from shoal.config import UNSET
 
 
 @pytest.fixture
@@ -38,6 +39,14 @@ def failing(capsys):
         (["bench", "--target", "127.0.0.1:1"], 64, "one of them"),
         (["status"], 69, "no cluster 'default' is running"),
         (["status", "--name", "../x"], 78, "name is"),
+        (["search", "x", "--name", "nosuch"], 69, "no cluster 'nosuch' is running"),
+        (["search", "x", "--name", "default"], 69, "no cluster 'default' is running"),
+        (["bench", "--rate", "1", "--name", "nosuch"], 69, "no cluster 'nosuch' is running"),
+        (
+            ["eval", "--queries", "/no.tsv", "--qrels", "/no.tsv", "--name", "nosuch"],
+            69,
+            "no cluster 'nosuch' is running",
+        ),
         (["up", "--index", "/nonexistent"], 78, "/nonexistent holds no index"),
         (["index", "verify", "--index", "/nonexistent"], 78, "/nonexistent"),
         (["index", "inspect", "--index", "/nonexistent"], 78, "/nonexistent"),
@@ -47,8 +56,8 @@ def failing(capsys):
         (["index", "add", "--index", "/nonexistent", "--corpus", "x"], 78, "holds no index"),
         (["reload"], 69, "no cluster 'default' is running"),
         (["eval", "--queries", "/no.tsv", "--qrels", "/no.tsv"], 65, "/no.tsv: can't be read"),
-        (["config", "show", "nothing"], 78, "no process 'nothing'"),
-        (["config", "show", "router"], 78, "topology"),
+        (["config", "show", "nothing"], 64, "no process 'nothing'"),
+        (["config", "show", "shard_server", "--shard", "-1"], 78, "setting shard:"),
     ],
 )
 def test_a_failure_is_one_line_and_its_code(failing, state_home, arguments, code, what):
@@ -125,6 +134,24 @@ def test_config_show_prints_what_a_process_would_run_with(capsys, monkeypatch, t
     assert run([*arguments, "--host", "127.0.0.1"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["topology"], shown["port"], shown["host"]) == ("from-file", 2, "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("process", "required"),
+    [
+        ("router", {"topology"}),
+        ("shard_server", {"index", "shard"}),
+        ("encoder_service", {"model"}),
+    ],
+)
+def test_config_show_needs_no_settings(capsys, process, required):
+    """Who asks what there is to set hasn't set it yet: the rest is shown with its defaults."""
+    assert run(["config", "show", "--json", process]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert {name for name, value in shown.items() if value == UNSET} == required
+    assert shown["host"] == "127.0.0.1"
+    assert run(["config", "show", process]) == 0
+    assert f"{min(required)}: {UNSET}\n" in capsys.readouterr().out
 
 
 def test_tables_line_up(capsys):
