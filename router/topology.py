@@ -11,11 +11,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shoal.errors import ConfigError
+from shoal.target import target_fault
 
-Address = Annotated[str, Field(pattern=r"^\S+:\S+$", max_length=512)]
+
+def _checked(address: str) -> str:
+    if fault := target_fault(address):
+        raise ValueError(fault)
+    return address
+
+
+Address = Annotated[str, Field(max_length=512), AfterValidator(_checked)]
 """host:port, or another name that gRPC takes, such as unix:/run/shard.sock."""
 
 

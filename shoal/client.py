@@ -27,6 +27,7 @@ from shoal.requests import (
 from shoal.rpc.channel import open_channel, open_sync_channel
 from shoal.rpc.deadline import Deadline
 from shoal.rpc.status import error_of
+from shoal.target import check_target
 from shoal.v1 import search_pb2 as pb
 from shoal.v1 import search_pb2_grpc
 
@@ -41,8 +42,12 @@ class Client:
     """A blocking client of one router; threads may share it."""
 
     def __init__(self, target: str) -> None:
-        """Opens a channel to `target`, host:port; connects at the first call."""
-        self.target = target
+        """Opens a channel to `target`, HOST:PORT; connects at the first call.
+
+        Raises:
+            InvalidArgumentError: `target` is no address.
+        """
+        self.target = check_target(target)
         self._channel = open_sync_channel(target)
         self._stub = search_pb2_grpc.SearchServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
@@ -147,8 +152,12 @@ class AsyncClient:
     """The same client with await; belongs to the event loop that it was made in."""
 
     def __init__(self, target: str) -> None:
-        """Opens a channel to `target`, host:port; connects at the first call."""
-        self.target = target
+        """Opens a channel to `target`, HOST:PORT; connects at the first call.
+
+        Raises:
+            InvalidArgumentError: `target` is no address.
+        """
+        self.target = check_target(target)
         self._channel = open_channel(target)
         self._stub = search_pb2_grpc.SearchServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)

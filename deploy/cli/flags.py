@@ -7,6 +7,7 @@ import typer
 
 from deploy.state import ClusterState, read_state
 from shoal.errors import UnavailableError
+from shoal.target import check_target
 
 DEFAULT_NAME = "default"
 DEFAULT_PORT = 50051
@@ -76,10 +77,11 @@ def find_target(target: str | None, name: str | None) -> str:
     The default is the local cluster of the default name where it runs, else the default address.
 
     Raises:
+        InvalidArgumentError: the target given is no address.
         UnavailableError: no cluster of the name that was given is running.
     """
     if target is not None:
-        return target
+        return check_target(target, "--target")
     if name is not None:
         named = running_cluster(name)
         if not named.target:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from shoal.errors import CorpusError, InvalidArgumentError
 from shoal.requests import SearchOptions, many_queries, search_request
+from shoal.target import check_target
 
 _BUILT_IN_QUERIES = (
     "how do I copy a list",
@@ -49,6 +50,7 @@ class LoadPlan:
     def __post_init__(self) -> None:
         if (self.rate is None) == (self.clients is None):
             raise InvalidArgumentError("give a rate or a number of clients, one of them")
+        check_target(self.target)
         for name in ("rate", "clients", "duration_s", "batch", "connections", "timeout_s"):
             value = getattr(self, name)
             if value is not None and not value > 0:

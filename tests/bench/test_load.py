@@ -119,13 +119,13 @@ async def test_vectors_come_from_a_file(server, tmp_path):
 def test_a_plan_that_cannot_run_is_refused(tmp_path):
     """Both loops or none, a length of 0, a file that isn't there: one clear error each."""
     with pytest.raises(errors.InvalidArgumentError, match="one of them"):
-        LoadPlan(target="x")
+        LoadPlan(target="x:1")
     with pytest.raises(errors.InvalidArgumentError, match="one of them"):
-        LoadPlan(target="x", rate=1, clients=1)
+        LoadPlan(target="x:1", rate=1, clients=1)
     with pytest.raises(errors.InvalidArgumentError, match="duration_s"):
-        LoadPlan(target="x", rate=1, duration_s=0)
+        LoadPlan(target="x:1", rate=1, duration_s=0)
     with pytest.raises(errors.InvalidArgumentError, match=r"missing\.npy"):
-        run_load(LoadPlan(target="x", rate=1, vectors_file=str(tmp_path / "missing.npy")))
+        run_load(LoadPlan(target="x:1", rate=1, vectors_file=str(tmp_path / "missing.npy")))
 
 
 async def test_a_refusal_is_told_before_the_run(server):

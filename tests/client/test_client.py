@@ -150,6 +150,14 @@ async def test_what_no_message_can_carry_is_refused_here(router, ask, arguments,
     assert not router.requests
 
 
+@pytest.mark.parametrize("target", ["", "localhost", "localhost:0", 5, None])
+async def test_a_target_that_is_no_address_is_refused(ask, target):
+    """Both clients refuse it when they are made, not at the first call."""
+    with pytest.raises(errors.InvalidArgumentError, match=r"^target must be HOST:PORT") as caught:
+        await ask(target, "search", "a")
+    assert caught.value.field == "target"
+
+
 async def test_an_unknown_option_is_a_type_error(router, ask):
     """A misspelt keyword must not be dropped silently."""
     with pytest.raises(TypeError, match="nprobe"):

@@ -35,6 +35,8 @@ def test_a_good_file_is_read():
         ({"indexes": [{"name": "a", "version": 1, "shards": [["x y:1"]]}]}, "shards.0.0"),
         ({"indexes": GOOD["indexes"] * 2}, "books is there twice"),
         ({"encoders": ["no-port"]}, "encoders.0"),
+        ({"encoders": ["a:1", "a:65536"]}, "encoders.1"),
+        ({"encoders": ["a:0"]}, "must be HOST:PORT with a port of 1 to 65535, not 'a:0'"),
     ],
 )
 def test_faults_are_named(change, named):

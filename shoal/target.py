@@ -1,0 +1,44 @@
+"""Whether a text can be an address to connect to; pure, it resolves and opens nothing.
+
+HOST:PORT, or one of gRPC's own schemes. gRPC takes any text and fails at the first call, in words
+that name neither the text nor the fault; here it is refused at once.
+"""
+
+import re
+
+from shoal.errors import InvalidArgumentError
+
+_MAX_PORT = 65_535
+_ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s:/,@?#\[\]]+):([0-9]{1,5})")
+_LISTS = frozenset(("ipv4", "ipv6"))
+_PASSED = frozenset(("dns", "unix", "unix-abstract", "vsock", "xds"))
+
+
+def target_fault(target: object) -> str:
+    """Why `target` can't be connected to, as "must be HOST:PORT, ..."; empty where it can."""
+    if not isinstance(target, str):
+        return f"must be HOST:PORT, not {type(target).__name__}"
+    scheme, _, rest = target.partition(":")
+    if scheme in _PASSED:
+        addressed = bool(rest.strip("/")) and rest.isprintable() and " " not in rest
+    elif scheme in _LISTS:
+        addressed = all(_is_address(part) for part in rest.split(","))
+    else:
+        addressed = _is_address(target)
+    return "" if addressed else f"must be HOST:PORT with a port of 1 to {_MAX_PORT}, not {target!r}"
+
+
+def check_target(target: str, name: str = "target") -> str:
+    """`target` as it is; `name` is what the caller calls it.
+
+    Raises:
+        InvalidArgumentError: it is neither HOST:PORT nor in one of gRPC's schemes.
+    """
+    if fault := target_fault(target):
+        raise InvalidArgumentError(f"{name} {fault}", field="target")
+    return target
+
+
+def _is_address(text: str) -> bool:
+    match = _ADDRESS.fullmatch(text)
+    return match is not None and text.isprintable() and 1 <= int(match[1]) <= _MAX_PORT
