@@ -9,10 +9,17 @@ from typing import Any
 
 import grpc
 
-from shoal.errors import DeadlineExceededError, InternalError, ShoalError, UnavailableError
+from shoal.errors import (
+    DeadlineExceededError,
+    InternalError,
+    InvalidArgumentError,
+    ShoalError,
+    UnavailableError,
+)
 from shoal.retry import pushback_ms_of, retry_delay_s
-from shoal.rpc.deadline import Deadline
-from shoal.rpc.request_id import METADATA_KEY
+from shoal.rpc.channel import MAX_MESSAGE_BYTES
+from shoal.rpc.deadline import Deadline, check_timeout
+from shoal.rpc.request_id import METADATA_KEY, check_request_id
 from shoal.rpc.status import error_of
 from shoal.v1 import search_pb2 as pb
 
@@ -23,8 +30,8 @@ class Attempts:
     def __init__(self, target: str, timeout_s: float, request_id: str | None) -> None:
         self._target = target
         self._timeout_s = timeout_s
-        self._deadline = Deadline.after(timeout_s)
-        self._request_id = request_id or uuid.uuid4().hex
+        self._deadline = Deadline.after(check_timeout(timeout_s))
+        self._request_id = uuid.uuid4().hex if request_id is None else check_request_id(request_id)
         self._n_made = 0
 
     def next(self) -> dict[str, Any]:
@@ -64,6 +71,19 @@ class Attempts:
                 request_id=self._request_id,
             )
         return error
+
+
+def refuse_oversized(n_bytes: int) -> None:
+    """Raises InvalidArgumentError for a request that no server takes.
+
+    gRPC would say RESOURCE_EXHAUSTED, which means "come back later" everywhere else.
+    """
+    if n_bytes > MAX_MESSAGE_BYTES:
+        raise InvalidArgumentError(
+            f"the request has {n_bytes:,} bytes, at most {MAX_MESSAGE_BYTES:,} are taken; "
+            "split the call",
+            field="queries",
+        )
 
 
 def checked(response: pb.SearchResponse, request: pb.SearchRequest) -> pb.SearchResponse:

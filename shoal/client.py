@@ -15,7 +15,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from shoal.answers import Answer, Answers, Index, answer_of, answers_of, index_of
-from shoal.attempts import Attempts, checked, not_ready
+from shoal.attempts import Attempts, checked, not_ready, refuse_oversized
 from shoal.requests import (
     Queries,
     SearchOptions,
@@ -25,7 +25,7 @@ from shoal.requests import (
     search_request,
 )
 from shoal.rpc.channel import open_channel, open_sync_channel
-from shoal.rpc.deadline import Deadline
+from shoal.rpc.deadline import Deadline, check_timeout
 from shoal.rpc.status import error_of
 from shoal.target import check_target
 from shoal.v1 import search_pb2 as pb
@@ -100,7 +100,7 @@ class Client:
 
     def wait_ready(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         """Returns once the cluster serves; UnavailableError where it doesn't within the time."""
-        deadline = Deadline.after(timeout_s)
+        deadline = Deadline.after(check_timeout(timeout_s))
         request = health_pb2.HealthCheckRequest(service=_SERVICE)
         why = "no answer"
         while not deadline.expired:
@@ -140,6 +140,7 @@ class Client:
         self, method: Callable[..., _Response], request: Any, timeout_s: float, given_id: str | None
     ) -> _Response:
         attempts = Attempts(self.target, timeout_s, given_id)
+        refuse_oversized(request.ByteSize())
         while True:
             try:
                 return method(request, **attempts.next())
@@ -201,7 +202,7 @@ class AsyncClient:
 
     async def wait_ready(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         """Returns once the cluster serves; UnavailableError where it doesn't within the time."""
-        deadline = Deadline.after(timeout_s)
+        deadline = Deadline.after(check_timeout(timeout_s))
         request = health_pb2.HealthCheckRequest(service=_SERVICE)
         why = "no answer"
         while not deadline.expired:
@@ -245,6 +246,7 @@ class AsyncClient:
         given_id: str | None,
     ) -> _Response:
         attempts = Attempts(self.target, timeout_s, given_id)
+        refuse_oversized(request.ByteSize())
         while True:
             try:
                 return await method(request, **attempts.next())

@@ -11,6 +11,7 @@ from deploy.cli import flags
 from deploy.cli.output import note, write, write_json, write_table
 from deploy.plan import UpOptions
 from shoal.errors import UnavailableError
+from shoal.rpc.deadline import check_timeout
 
 
 def up(
@@ -130,6 +131,7 @@ def reload(
     """Move the running cluster to the index's live version; no query fails meanwhile."""
     from deploy.reload import reload_cluster
 
+    check_timeout(timeout_s)
     done = reload_cluster(flags.running_cluster(name), version, timeout_s)
     if as_json:
         write_json(dataclasses.asdict(done))

@@ -45,7 +45,9 @@ TargetRecall = Annotated[
     ),
 ]
 Exact = Annotated[bool, typer.Option("--exact", help="Search every stored vector.")]
-Timeout = Annotated[float, typer.Option("--timeout-s", help="Seconds that a call may take.")]
+Timeout = Annotated[
+    float, typer.Option("--timeout-s", help="Seconds that a call may take, above 0.")
+]
 
 
 def help_without_command(context: typer.Context) -> None:

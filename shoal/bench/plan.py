@@ -9,8 +9,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from shoal.attempts import refuse_oversized
 from shoal.errors import CorpusError, InvalidArgumentError
 from shoal.requests import SearchOptions, many_queries, search_request
+from shoal.rpc.deadline import check_timeout
 from shoal.target import check_target
 
 _BUILT_IN_QUERIES = (
@@ -51,7 +53,8 @@ class LoadPlan:
         if (self.rate is None) == (self.clients is None):
             raise InvalidArgumentError("give a rate or a number of clients, one of them")
         check_target(self.target)
-        for name in ("rate", "clients", "duration_s", "batch", "connections", "timeout_s"):
+        check_timeout(self.timeout_s)
+        for name in ("rate", "clients", "duration_s", "batch", "connections"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InvalidArgumentError(f"{name} is {value}; it must be above 0", field=name)
@@ -74,6 +77,7 @@ class LoadPlan:
 
         Raises:
             CorpusError: the file of vectors can't be read.
+            InvalidArgumentError: a batch is larger than a server takes.
         """
         queries: Any = self.texts or _BUILT_IN_QUERIES
         if self.vectors_file:
@@ -84,9 +88,11 @@ class LoadPlan:
             queries = queries[indices] if self.vectors_file else tuple(queries[i] for i in indices)
             n_calls = 1
         parts = (queries[i * self.batch : (i + 1) * self.batch] for i in range(n_calls))
-        return [
+        requests = [
             search_request(many_queries(part), self.options).SerializeToString() for part in parts
         ]
+        refuse_oversized(max(map(len, requests)))
+        return requests
 
 
 def read_vectors(path: Path) -> npt.NDArray[np.floating[Any]]:

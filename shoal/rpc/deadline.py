@@ -1,10 +1,15 @@
 """Deadlines on the monotonic clock: every wait has one, and every hop passes on what is left."""
 
+import numbers
 import time
 from dataclasses import dataclass
 from typing import Protocol
 
+from shoal.errors import InvalidArgumentError
+
 DEFAULT_TIMEOUT_S = 10.0
+MAX_TIMEOUT_S = 86_400.0
+"""A day; gRPC itself can't carry an endless one."""
 
 
 class _Context(Protocol):
@@ -39,3 +44,18 @@ class Deadline:
     def expired(self) -> bool:
         """Whether nothing is left."""
         return time.monotonic() >= self.at_s
+
+
+def check_timeout(timeout_s: object) -> float:
+    """The caller's `timeout_s`, once it is known to be one.
+
+    Raises:
+        InvalidArgumentError: it is no number, not above 0, or above `MAX_TIMEOUT_S`.
+    """
+    # NaN is not <= anything; compared before it is a float, which an int may be too large for
+    if isinstance(timeout_s, numbers.Real) and timeout_s <= MAX_TIMEOUT_S and not timeout_s <= 0:
+        return float(timeout_s)
+    raise InvalidArgumentError(
+        f"timeout_s is {timeout_s!r}; it must be a number above 0 and at most {MAX_TIMEOUT_S:,.0f}",
+        field="timeout_s",
+    )

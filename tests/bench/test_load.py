@@ -124,6 +124,10 @@ def test_a_plan_that_cannot_run_is_refused(tmp_path):
         LoadPlan(target="x:1", rate=1, clients=1)
     with pytest.raises(errors.InvalidArgumentError, match="duration_s"):
         LoadPlan(target="x:1", rate=1, duration_s=0)
+    with pytest.raises(errors.InvalidArgumentError, match="timeout_s"):
+        LoadPlan(target="x:1", rate=1, timeout_s=float("inf"))
+    with pytest.raises(errors.InvalidArgumentError, match="split the call"):
+        LoadPlan(target="x:1", rate=1, texts=("a" * (16 << 20),)).requests()
     with pytest.raises(errors.InvalidArgumentError, match=r"missing\.npy"):
         run_load(LoadPlan(target="x:1", rate=1, vectors_file=str(tmp_path / "missing.npy")))
 

@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2
 
 from shoal import errors
 from shoal.answers import Accuracy, Outcome, ScoreKind
+from shoal.attempts import refuse_oversized
 from shoal.client import AsyncClient, Client
 from shoal.requests import SearchOptions
 from shoal.v1 import priority_pb2
@@ -156,6 +157,60 @@ async def test_a_target_that_is_no_address_is_refused(ask, target):
     with pytest.raises(errors.InvalidArgumentError, match=r"^target must be HOST:PORT") as caught:
         await ask(target, "search", "a")
     assert caught.value.field == "target"
+
+
+@pytest.mark.parametrize("method", ["search", "list_indexes", "wait_ready"])
+@pytest.mark.parametrize(
+    "timeout_s", [0, -1, float("nan"), float("inf"), 86_401, 10**400, -(10**400), "5", None]
+)
+async def test_a_time_limit_that_is_none_is_refused(router, ask, method, timeout_s):
+    """Not a call without an end, nor one that is over before it begins."""
+    query = ["a"] if method == "search" else []
+    with pytest.raises(errors.InvalidArgumentError, match="at most 86,400") as caught:
+        await ask(router.target, method, *query, timeout_s=timeout_s)
+    assert caught.value.field == "timeout_s"
+    assert not router.requests
+
+
+async def test_a_time_limit_of_a_day_is_taken(router, ask):
+    """The longest, and another library's number."""
+    router.steps = [RESPONSE]
+    await ask(router.target, "search", "a", timeout_s=86_400)
+    await ask(router.target, "search", "a", timeout_s=np.float32(5))
+
+
+@pytest.mark.parametrize("request_id", ["", "a b", "a\n", "é", "\ud800", "x" * 129, 5, b"a"])
+async def test_a_request_id_that_no_log_would_show_is_refused(router, ask, request_id):
+    """The server would put another in its place, and the caller would look for it in vain."""
+    with pytest.raises(errors.InvalidArgumentError, match="1 to 128 printable ASCII") as caught:
+        await ask(router.target, "search", "a", request_id=request_id)
+    assert caught.value.field == "request_id"
+    assert not router.requests
+
+
+async def test_the_longest_request_id_arrives(router, ask):
+    """128 characters, all that is printable among them."""
+    router.steps = [RESPONSE]
+    longest = "".join(map(chr, range(33, 127))) + "x" * 34
+    await ask(router.target, "search", "a", request_id=longest)
+    assert router.request_ids == [longest]
+
+
+async def test_a_request_that_no_server_takes_is_refused_here(router, ask):
+    """Its size stands in the message; it isn't overload, which would be worth a second try."""
+    matrix = np.ones((1024, 4096), np.float32)
+    with pytest.raises(errors.InvalidArgumentError, match=r"has 16,796,672 bytes.*split the call"):
+        await ask(router.target, "search_many", matrix)
+    assert not router.requests
+
+
+def test_the_limit_itself_is_taken():
+    """16 MiB and not a byte more."""
+    refuse_oversized(16 * 1024 * 1024)
+    with pytest.raises(
+        errors.InvalidArgumentError, match=r"has 16,777,217 bytes, at most 16,777,216"
+    ):
+        refuse_oversized(16 * 1024 * 1024 + 1)
 
 
 async def test_an_unknown_option_is_a_type_error(router, ask):
