@@ -11,7 +11,7 @@ import numpy.typing as npt
 from router.candidates import shard_candidates
 from router.encoding import encode
 from router.fanout import FanOut, Replies
-from router.merge import NO_HIT, Winners, merge_top_k
+from router.merge import Winners, merge_top_k
 from router.outcomes import Outcome, ShardOutcome
 from router.passages import PassageColumns, PassageJob
 from router.query import SearchQuery
@@ -212,6 +212,3 @@ def _too_little(query: SearchQuery, coverage: float, why: str) -> InsufficientCo
     return InsufficientCoverageError(
         f"coverage is {coverage:.4g}, below min_coverage {query.min_coverage:.4g}; {why}"
     )
-
-
-__all__ = ["NO_HIT", "Found", "Searcher", "Timings"]
