@@ -14,7 +14,8 @@ from shard_server.building.build import BuildOptions, build_index
 from shard_server.building.passage import Passage
 from shard_server.building.read import read_corpus
 from shoal.contract import EncoderContract
-from shoal.formats.manifest import Manifest, load_manifest
+from shoal.formats.manifest import Manifest
+from shoal.formats.versions import load_manifest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 WORK = Path(".build/bench")

@@ -45,7 +45,7 @@ def index_facts(index_dir: Path) -> IndexFacts:
     Raises:
         IndexFormatError: there is none, or its manifest doesn't verify.
     """
-    from shoal.formats.manifest import load_manifest  # noqa: PLC0415 -- `down` does without it
+    from shoal.formats.versions import load_manifest  # noqa: PLC0415 -- `down` does without it
 
     manifest = load_manifest(index_dir)
     return IndexFacts(

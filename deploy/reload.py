@@ -35,7 +35,7 @@ def reload_cluster(state: ClusterState, version: int | None, timeout_s: float) -
         IndexFormatError: there is no such version, or its manifest doesn't verify.
         ShoalError: the router's refusal; the old version serves on.
     """
-    from shoal.formats.manifest import load_manifest  # noqa: PLC0415 -- `down` does without it
+    from shoal.formats.versions import load_manifest  # noqa: PLC0415 -- `down` does without it
 
     manifest = load_manifest(Path(state.index_dir), version)
     if manifest.name != state.index:

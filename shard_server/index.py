@@ -35,8 +35,9 @@ from shard_server.segment import (
     read_segment,
 )
 from shoal.errors import ConfigError, IndexFormatError
-from shoal.formats.manifest import Manifest, check_file
+from shoal.formats.manifest import Manifest
 from shoal.formats.passages import PassageFile
+from shoal.formats.versions import check_file
 from shoal.vectors import Matrix
 
 Rows = npt.NDArray[np.int64]

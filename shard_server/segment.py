@@ -17,8 +17,9 @@ from shard_server.hits import Ordinals
 from shard_server.rotation import take_apart
 from shoal.errors import IndexFormatError
 from shoal.formats.deleted import read_deleted
-from shoal.formats.manifest import FileEntry, Manifest, Segment, check_file
+from shoal.formats.manifest import FileEntry, Manifest, Segment
 from shoal.formats.passages import PassageFile
+from shoal.formats.versions import check_file
 
 CheckFile = Callable[[Path, FileEntry], Path]
 

@@ -21,7 +21,7 @@ from shard_server.search_thread import SearchThread
 from shard_server.segment import check_place
 from shard_server.versions import Versions
 from shoal import __version__, vectors
-from shoal.formats.manifest import check_file
+from shoal.formats.versions import check_file
 from shoal.internal.v1 import shard_pb2 as pb
 from shoal.internal.v1 import shard_pb2_grpc
 from shoal.rpc.deadline import Deadline

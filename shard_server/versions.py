@@ -17,7 +17,8 @@ from shard_server.index import ShardIndex
 from shard_server.search_thread import SearchThread
 from shard_server.segment import CheckFile
 from shoal.errors import ConfigError, FailedPreconditionError, IndexFormatError, NotFoundError
-from shoal.formats.manifest import Manifest, list_versions, load_manifest
+from shoal.formats.manifest import Manifest
+from shoal.formats.versions import list_versions, load_manifest
 
 
 @dataclass(slots=True, eq=False)

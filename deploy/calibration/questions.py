@@ -20,8 +20,9 @@ from shoal import contract
 from shoal.contract import EncoderContract
 from shoal.errors import ConfigError, CorpusError
 from shoal.evaluation.files import read_queries
-from shoal.formats.manifest import CalibrationQueries, Manifest, Segment, check_file
+from shoal.formats.manifest import CalibrationQueries, Manifest, Segment
 from shoal.formats.passages import PassageFile
+from shoal.formats.versions import check_file
 from shoal.vectors import Matrix
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")

@@ -23,14 +23,8 @@ from shard_server.building.progress import Progress, silent
 from shoal import __version__
 from shoal.errors import ConfigError
 from shoal.formats.files import builder_lock
-from shoal.formats.manifest import (
-    Calibration,
-    Manifest,
-    OperatingPoint,
-    commit_version,
-    list_versions,
-    load_manifest,
-)
+from shoal.formats.manifest import Calibration, Manifest, OperatingPoint
+from shoal.formats.versions import commit_version, list_versions, load_manifest
 
 MIN_QUERIES = 30
 """Fewer say nothing about a mean."""

@@ -40,7 +40,7 @@ def add(
     from encoder_service.model import load_encoder
     from shard_server.building.add import add_passages
     from shard_server.building.read import read_corpus
-    from shoal.formats.manifest import load_manifest
+    from shoal.formats.versions import load_manifest
 
     live = load_manifest(index)
     if live.encoder is None:

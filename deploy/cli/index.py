@@ -173,7 +173,7 @@ app.command()(calibrate)
 
 def default_name(index_dir: Path) -> str:
     """The name of the index that lies there already, else one made of the folder's."""
-    from shoal.formats.manifest import load_manifest
+    from shoal.formats.versions import load_manifest
 
     if (index_dir / "CURRENT").exists():
         return load_manifest(index_dir).name

@@ -31,15 +31,8 @@ from shoal.contract import lowest_cosine
 from shoal.errors import ConfigError, CorpusError, IndexFormatError
 from shoal.formats.deleted import write_deleted
 from shoal.formats.files import guard_storage
-from shoal.formats.manifest import (
-    Manifest,
-    Segment,
-    SegmentFiles,
-    Shard,
-    check_file,
-    commit_version,
-    read_current,
-)
+from shoal.formats.manifest import Manifest, Segment, SegmentFiles, Shard
+from shoal.formats.versions import check_file, commit_version, read_current
 
 CHUNK_SIZE = 1_024
 """Passages that one call encodes."""

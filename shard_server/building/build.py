@@ -40,8 +40,8 @@ from shoal.formats.manifest import (
     Segment,
     SegmentFiles,
     Shard,
-    commit_version,
 )
+from shoal.formats.versions import commit_version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

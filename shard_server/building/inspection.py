@@ -12,15 +12,8 @@ import numpy as np
 from shard_server.building.vectors import read_index
 from shard_server.devices import list_sizes
 from shoal.contract import EncoderContract
-from shoal.formats.manifest import (
-    FileEntry,
-    Segment,
-    Shard,
-    check_file,
-    list_versions,
-    load_manifest,
-    read_current,
-)
+from shoal.formats.manifest import FileEntry, Segment, Shard
+from shoal.formats.versions import check_file, list_versions, load_manifest, read_current
 
 _FILE_KINDS = ("index", "vectors", "passages", "ids")
 

@@ -16,8 +16,9 @@ from shard_server.building.partition import shards_of
 from shard_server.building.stage import StagedCorpus
 from shoal.formats.deleted import Rows, read_deleted
 from shoal.formats.ids import IdFile
-from shoal.formats.manifest import Manifest, Segment, check_file
+from shoal.formats.manifest import Manifest, Segment
 from shoal.formats.passages import PassageFile
+from shoal.formats.versions import check_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

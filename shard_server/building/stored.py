@@ -16,8 +16,9 @@ from shard_server.building.bring import GivenVectors
 from shard_server.building.passage import Passage
 from shard_server.building.vectors import read_stored
 from shoal.errors import IndexFormatError
-from shoal.formats.manifest import Manifest, check_file, load_manifest
+from shoal.formats.manifest import Manifest
 from shoal.formats.passages import TEXT_COLUMNS, MetadataValue, PassageFile
+from shoal.formats.versions import check_file, load_manifest
 
 _CHUNK_ROWS = 8_192
 _Order = npt.NDArray[np.int64]

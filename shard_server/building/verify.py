@@ -13,19 +13,18 @@ from shoal.errors import IndexFormatError
 from shoal.formats.deleted import read_deleted
 from shoal.formats.files import LOCK_FILE, is_locked
 from shoal.formats.ids import IdFile
-from shoal.formats.manifest import (
+from shoal.formats.manifest import Manifest, Segment
+from shoal.formats.passages import PassageFile
+from shoal.formats.versions import (
     CHECKSUM_FILE,
     CURRENT_FILE,
     MANIFEST_FILE,
     VERSIONS_DIR,
-    Manifest,
-    Segment,
     check_file,
     list_versions,
     load_manifest,
     read_current,
 )
-from shoal.formats.passages import PassageFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,12 +12,11 @@ from pathlib import Path
 
 from shoal.errors import ConfigError, IndexFormatError
 from shoal.formats.files import LOCK_FILE, builder_lock, guard_storage, move_into_store
-from shoal.formats.manifest import (
+from shoal.formats.manifest import FileEntry, Manifest
+from shoal.formats.versions import (
     CURRENT_FILE,
     DATA_DIR,
     VERSIONS_DIR,
-    FileEntry,
-    Manifest,
     list_versions,
     load_manifest,
     read_current,

@@ -13,11 +13,10 @@ from pathlib import Path
 from shoal import __version__
 from shoal.errors import ConfigError, IndexFormatError
 from shoal.formats.files import builder_lock, fsync_dir, guard_storage
-from shoal.formats.manifest import (
+from shoal.formats.manifest import FileEntry, Manifest
+from shoal.formats.versions import (
     DATA_DIR,
     VERSIONS_DIR,
-    FileEntry,
-    Manifest,
     check_file,
     commit_version,
     list_versions,

@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from shoal.errors import ConfigError
-from shoal.formats.manifest import Current, FileEntry
+from shoal.formats.manifest import FileEntry
+from shoal.formats.versions import Current
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

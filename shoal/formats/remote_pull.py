@@ -13,22 +13,22 @@ from pathlib import Path
 
 from shoal.errors import ConfigError, IndexFormatError
 from shoal.formats.files import LOCK_FILE, builder_lock, guard_storage, move_into_store
-from shoal.formats.manifest import (
+from shoal.formats.manifest import FileEntry
+from shoal.formats.remote_plan import refuse_pull
+from shoal.formats.remote_store import Remote
+from shoal.formats.remote_transfer import Meter, Progress, Transfer, name_of, read_live
+from shoal.formats.versions import (
     CURRENT_FILE,
     DATA_DIR,
     MANIFEST_FILE,
     VERSIONS_DIR,
     Current,
-    FileEntry,
     check_file,
     commit_content,
     load_manifest,
     parse_manifest,
     read_current,
 )
-from shoal.formats.remote_plan import refuse_pull
-from shoal.formats.remote_store import Remote
-from shoal.formats.remote_transfer import Meter, Progress, Transfer, name_of, read_live
 
 STAGING_DIR = ".staging"  # the builder's own, so that its next run sweeps what a kill left
 _OURS = frozenset({CURRENT_FILE, DATA_DIR, VERSIONS_DIR, STAGING_DIR, LOCK_FILE})

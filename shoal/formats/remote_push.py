@@ -12,12 +12,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from shoal.errors import IndexFormatError, LockedError, ShoalError
-from shoal.formats.manifest import (
+from shoal.formats.manifest import FileEntry
+from shoal.formats.remote_plan import in_history, plan_push, refuse_push
+from shoal.formats.remote_store import CHUNK_BYTES, Remote
+from shoal.formats.remote_transfer import Meter, Progress, Transfer, name_of
+from shoal.formats.versions import (
     CHECKSUM_FILE,
     CURRENT_FILE,
     MANIFEST_FILE,
     Current,
-    FileEntry,
     check_file,
     current_line,
     list_versions,
@@ -25,9 +28,6 @@ from shoal.formats.manifest import (
     parse_manifest,
     read_current,
 )
-from shoal.formats.remote_plan import in_history, plan_push, refuse_push
-from shoal.formats.remote_store import CHUNK_BYTES, Remote
-from shoal.formats.remote_transfer import Meter, Progress, Transfer, name_of
 
 
 def push_index(

@@ -24,7 +24,7 @@ from shoal.errors import (
     UnavailableError,
 )
 from shoal.formats.files import fsync_dir, write_durably
-from shoal.formats.manifest import CURRENT_FILE, DATA_DIR, Current, parse_current
+from shoal.formats.versions import CURRENT_FILE, DATA_DIR, Current, parse_current
 
 CHUNK_BYTES = 4 << 20
 # their folders are only names; to make one might make a bucket

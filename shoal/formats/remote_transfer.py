@@ -8,14 +8,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from shoal.errors import IndexFormatError
-from shoal.formats.manifest import (
-    CURRENT_FILE,
-    MANIFEST_FILE,
-    VERSIONS_DIR,
-    Current,
-    FileEntry,
-)
+from shoal.formats.manifest import FileEntry
 from shoal.formats.remote_store import Remote
+from shoal.formats.versions import CURRENT_FILE, MANIFEST_FILE, VERSIONS_DIR, Current
 
 
 class Progress(Protocol):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deploy.cli.main import run
-from shoal.formats.manifest import load_manifest
+from shoal.formats.versions import load_manifest
 
 
 @pytest.fixture

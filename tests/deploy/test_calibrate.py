@@ -22,7 +22,7 @@ from shard_server.building.verify import verify_index
 from shoal.contract import EncoderContract, TowerContract
 from shoal.errors import ConfigError, CorpusError, LockedError
 from shoal.formats.files import builder_lock
-from shoal.formats.manifest import load_manifest
+from shoal.formats.versions import load_manifest
 from shoal.v1 import search_pb2 as pb
 
 DIM = 32

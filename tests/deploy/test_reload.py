@@ -14,7 +14,7 @@ from deploy.state import read_state
 from shard_server.building import BuildOptions, Passage, add_passages, build_index
 from shoal.contract import EncoderContract, TowerContract
 from shoal.formats.history import prune_versions, roll_back
-from shoal.formats.manifest import load_manifest
+from shoal.formats.versions import load_manifest
 from shoal.rpc.channel import open_channel
 from shoal.v1 import search_pb2, search_pb2_grpc, vectors_pb2
 

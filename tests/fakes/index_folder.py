@@ -3,15 +3,8 @@
 import hashlib
 from pathlib import Path
 
-from shoal.formats.manifest import (
-    FileEntry,
-    Manifest,
-    Partition,
-    Segment,
-    SegmentFiles,
-    Shard,
-    commit_version,
-)
+from shoal.formats.manifest import FileEntry, Manifest, Partition, Segment, SegmentFiles, Shard
+from shoal.formats.versions import commit_version
 
 
 def store(index_dir: Path, name: str, content: bytes) -> FileEntry:

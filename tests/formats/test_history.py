@@ -12,11 +12,7 @@ from fakes.index_folder import commit, store
 
 from shoal.errors import ConfigError, IndexFormatError, LockedError
 from shoal.formats.history import prune_versions, roll_back, summarize_versions
-from shoal.formats.manifest import (
-    list_versions,
-    load_manifest,
-    read_current,
-)
+from shoal.formats.versions import list_versions, load_manifest, read_current
 
 ROOT = Path(__file__).resolve().parents[2]
 

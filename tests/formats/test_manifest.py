@@ -9,13 +9,8 @@ from pydantic import ValidationError
 
 from shoal.errors import IndexFormatError
 from shoal.formats.files import move_into_store
-from shoal.formats.manifest import (
-    FileEntry,
-    Manifest,
-    Partition,
-    Segment,
-    SegmentFiles,
-    Shard,
+from shoal.formats.manifest import FileEntry, Manifest, Partition, Segment, SegmentFiles, Shard
+from shoal.formats.versions import (
     check_file,
     commit_version,
     list_versions,

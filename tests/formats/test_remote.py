@@ -15,11 +15,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 from shoal.errors import ConfigError, IndexFormatError, LockedError, StorageError, UnavailableError
 from shoal.formats.files import builder_lock
 from shoal.formats.history import prune_versions, roll_back
-from shoal.formats.manifest import check_file, load_manifest, read_current
 from shoal.formats.remote_pull import pull_index
 from shoal.formats.remote_push import push_index
 from shoal.formats.remote_store import Remote, open_remote
 from shoal.formats.remote_transfer import Transfer
+from shoal.formats.versions import check_file, load_manifest, read_current
 
 _NUMBERS = itertools.count()
 

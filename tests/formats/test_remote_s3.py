@@ -7,10 +7,10 @@ import pytest
 from fakes.index_folder import commit
 
 from shoal.errors import IndexFormatError, ShoalError
-from shoal.formats.manifest import check_file, load_manifest
 from shoal.formats.remote_pull import pull_index
 from shoal.formats.remote_push import push_index
 from shoal.formats.remote_store import open_remote
+from shoal.formats.versions import check_file, load_manifest
 
 moto_server = pytest.importorskip(
     "moto.server", reason="moto is not installed", exc_type=ImportError

@@ -13,17 +13,9 @@ import pytest
 from shard_server.devices import CpuBackend
 from shard_server.index import ShardIndex
 from shoal.formats.files import move_into_store
-from shoal.formats.manifest import (
-    FileEntry,
-    Manifest,
-    Partition,
-    Segment,
-    SegmentFiles,
-    Shard,
-    commit_version,
-    list_versions,
-)
+from shoal.formats.manifest import FileEntry, Manifest, Partition, Segment, SegmentFiles, Shard
 from shoal.formats.passages import PassageWriter
+from shoal.formats.versions import commit_version, list_versions
 
 METRICS = {"inner_product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
 

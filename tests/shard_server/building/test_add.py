@@ -20,8 +20,9 @@ from shoal.errors import ConfigError, CorpusError, IndexFormatError, LockedError
 from shoal.formats.deleted import read_deleted, write_deleted
 from shoal.formats.files import builder_lock
 from shoal.formats.history import roll_back
-from shoal.formats.manifest import Manifest, load_manifest
+from shoal.formats.manifest import Manifest
 from shoal.formats.passages import PassageFile
+from shoal.formats.versions import load_manifest
 
 ROOT = Path(__file__).resolve().parents[3]
 RECIPES = ["Flat", "IVF16,PQ8x4fs", "IVF16,PQ8", "IVF16,SQ8"]

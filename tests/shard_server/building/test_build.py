@@ -7,8 +7,8 @@ import pytest
 from shard_server.building import inspect_index, verify_index
 from shard_server.building.vectors import read_index
 from shoal.formats.ids import IdFile, hash64
-from shoal.formats.manifest import check_file, load_manifest
 from shoal.formats.passages import PassageFile
+from shoal.formats.versions import check_file, load_manifest
 
 RECIPES = ["Flat", "IVF16,PQ8", "IVF16,PQ8x4fs", "IVF16,SQ8", "IVF16,Flat"]
 METRICS = {"inner_product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}

@@ -18,7 +18,7 @@ from shard_server.building.vectors import write_index
 from shard_server.building.workspace import open_workspace
 from shoal.errors import ConfigError, CorpusError, LockedError, ShoalError, StorageError
 from shoal.formats.files import builder_lock
-from shoal.formats.manifest import load_manifest
+from shoal.formats.versions import load_manifest
 
 OPTIONS = BuildOptions(name="tiny", n_shards=2)
 
