@@ -11,10 +11,10 @@ import os
 import signal
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from pathlib import Path
 from typing import Any
 
 from deploy.child import Child
+from deploy.index_place import IndexPlace
 from deploy.plan import (
     IndexFacts,
     ProcessSpec,
@@ -39,15 +39,14 @@ Say = Callable[[str], None]
 _FOLLOW_S = 0.1
 
 
-def index_facts(index_dir: Path) -> IndexFacts:
-    """What the live version of the index at `index_dir` needs to be served.
+def index_facts(place: IndexPlace) -> IndexFacts:
+    """What the live version of the index at `place` needs to be served.
 
     Raises:
         IndexFormatError: there is none, or its manifest doesn't verify.
+        ConfigError, UnavailableError, PermissionDeniedError: of a URL.
     """
-    from shoal.formats.versions import load_manifest  # noqa: PLC0415 -- `down` does without it
-
-    manifest = load_manifest(index_dir)
+    manifest = place.manifest()
     return IndexFacts(
         name=manifest.name,
         version=manifest.version,
@@ -191,6 +190,7 @@ class _Launcher:
             index=self._index.name,
             version=self._index.version,
             processes=tuple(child.state for child in children),
+            index_url=self._options.index_url,
         )
         write_state(self._paths, state)
 

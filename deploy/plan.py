@@ -21,10 +21,14 @@ MODULES: dict[Role, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpOptions:
-    """What the operator asks for; `model` None is the index's own, `device` None is "auto"."""
+    """What the operator asks for; `model` None is the index's own, `device` None is "auto".
+
+    Where the index lies at `index_url`, `index_dir` is the folder of its copy on this machine.
+    """
 
     name: str
     index_dir: Path
+    index_url: str = ""
     replicas: int = 1
     host: str = "127.0.0.1"
     port: int = 0
@@ -83,7 +87,10 @@ def plan_backends(options: UpOptions, index: IndexFacts, n_cores: int) -> tuple[
             )
         )
     n_processes = index.n_shards * options.replicas
-    where = ("--index", str(options.index_dir), "--version", str(index.version))
+    where: tuple[str, ...] = ("--index", options.index_url or str(options.index_dir))
+    if options.index_url:
+        where += ("--cache-dir", str(options.index_dir.parent))
+    where += ("--version", str(index.version))
     specs += [
         ProcessSpec(
             name=f"shard-{shard}{_letter(replica)}",

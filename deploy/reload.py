@@ -6,6 +6,7 @@ from pathlib import Path
 
 import grpc
 
+from deploy.index_place import IndexPlace
 from deploy.state import ClusterState, read_state
 from shoal.errors import ConfigError
 from shoal.internal.v1 import admin_pb2, admin_pb2_grpc
@@ -31,16 +32,15 @@ def reload_cluster(state: ClusterState, version: int | None, timeout_s: float) -
     """Moves the cluster to `version`, None being the live one; returns when searches use it.
 
     Raises:
-        ConfigError: the folder holds another index by now.
+        ConfigError: the folder or URL holds another index by now.
         IndexFormatError: there is no such version, or its manifest doesn't verify.
         ShoalError: the router's refusal; the old version serves on.
     """
-    from shoal.formats.versions import load_manifest  # noqa: PLC0415 -- `down` does without it
-
-    manifest = load_manifest(Path(state.index_dir), version)
+    place = IndexPlace(folder=Path(state.index_dir), url=state.index_url)
+    manifest = place.manifest(version)
     if manifest.name != state.index:
         raise ConfigError(
-            f"{state.index_dir} holds index {manifest.name!r} now; the cluster serves "
+            f"{place} holds index {manifest.name!r} now; the cluster serves "
             f"{state.index!r}: end it and start another"
         )
     begun_s = time.monotonic()

@@ -41,7 +41,7 @@ class ClusterState:
     """One cluster: its launcher, its router's address, and its processes.
 
     `phase` is "starting", "ready" or "stopping"; `started` is the launcher's start time in the
-    kernel's clock ticks since boot.
+    kernel's clock ticks since boot. Where the index lies at `index_url`, `index_dir` is its copy.
     """
 
     name: str
@@ -53,6 +53,7 @@ class ClusterState:
     index: str
     version: int
     processes: tuple[ProcessState, ...]
+    index_url: str = ""
 
     @property
     def alive(self) -> bool:

@@ -1,8 +1,9 @@
 """What one shard process is told: which shard of which version, on which device."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from shoal.config import ProcessConfig
 
@@ -10,7 +11,12 @@ from shoal.config import ProcessConfig
 class ShardConfig(ProcessConfig):
     """Serves one shard of one version of an index."""
 
-    index: Path = Field(description="folder of the index")
+    index: Annotated[str, BeforeValidator(str)] = Field(
+        description="folder of the index, or a URL such as s3://BUCKET/PATH"
+    )
+    cache_dir: Path | None = Field(
+        None, description="where a URL's files are copied to; ~/.cache/shoal/indexes without it"
+    )
     shard: int = Field(ge=0, description="number of the shard, from 0")
     version: int | None = Field(None, ge=1, description="version to serve; CURRENT's without it")
     device: str = Field(

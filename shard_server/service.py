@@ -18,10 +18,9 @@ from shard_server.index import ShardIndex
 from shard_server.limits import check_search
 from shard_server.passages import Columns, check_fields, read_passages
 from shard_server.search_thread import SearchThread
-from shard_server.segment import check_place
+from shard_server.source import open_source
 from shard_server.versions import Versions
 from shoal import __version__, vectors
-from shoal.formats.versions import check_file
 from shoal.internal.v1 import shard_pb2 as pb
 from shoal.internal.v1 import shard_pb2_grpc
 from shoal.rpc.deadline import Deadline
@@ -45,12 +44,11 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
         # Mapped passages may have to come from the disk: that must hold up neither loop nor search.
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="passages")
         self._versions = Versions(
-            config.index,
+            open_source(str(config.index), config.cache_dir, verify=config.verify),
             config.shard,
             device=config.device,
             gpu_temp_bytes=config.gpu_temp_mib << 20,
             thread=self._thread,
-            check=check_file if config.verify else check_place,
         )
         self._batch_size = BATCH_SIZE.labels("shard")
 

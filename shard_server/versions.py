@@ -9,16 +9,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from types import MappingProxyType
 
 from shard_server.devices import Backend, choose_device, count_gpus, open_backend
 from shard_server.index import ShardIndex
 from shard_server.search_thread import SearchThread
-from shard_server.segment import CheckFile
+from shard_server.source import IndexSource
 from shoal.errors import ConfigError, FailedPreconditionError, IndexFormatError, NotFoundError
 from shoal.formats.manifest import Manifest
-from shoal.formats.versions import list_versions, load_manifest
 
 
 @dataclass(slots=True, eq=False)
@@ -37,30 +35,27 @@ class Versions:
     """Opens and closes versions of one shard.
 
     Args:
-        index_dir: the index's folder.
+        source: where versions come from.
         shard: the shard's number.
         device: "auto", "cpu", "cuda" or "cuda:N"; settled by the first version.
         gpu_temp_bytes: GPU memory for intermediate results.
         thread: the search thread, which owns the device.
-        check: proves a file before it is read.
     """
 
     def __init__(
         self,
-        index_dir: Path,
+        source: IndexSource,
         shard: int,
         *,
         device: str,
         gpu_temp_bytes: int,
         thread: SearchThread,
-        check: CheckFile,
     ) -> None:
         self.shard = shard
-        self._index_dir = index_dir
+        self._source = source
         self._device = device
         self._gpu_temp_bytes = gpu_temp_bytes
         self._thread = thread
-        self._check = check
         self._backend: Backend | None = None
         self._held: Mapping[int, Held] = MappingProxyType({})
         self._retired: tuple[Held, ...] = ()
@@ -109,7 +104,10 @@ class Versions:
             IndexFormatError, ConfigError: it can't be served; the process should end.
         """
         async with self._changing:
-            manifest = await asyncio.to_thread(load_manifest, self._index_dir, version)
+            try:
+                manifest = await self._source.manifest(version)
+            except NotFoundError as failure:  # here it is the process's setting that is wrong
+                raise ConfigError(failure.message) from failure
             device = choose_device(self._device, n_gpus=count_gpus(), devices=manifest.devices)
             self._backend = open_backend(device, temp_bytes=self._gpu_temp_bytes)
             return await self._open(manifest, self._backend)
@@ -126,13 +124,10 @@ class Versions:
             await self._close_unused()
             if (held := self._held.get(version)) is not None:
                 return held.index
-            known = await asyncio.to_thread(list_versions, self._index_dir)
-            if version not in known:
-                raise NotFoundError(f"version {version} is not in the index folder; {known} are")
             if self._backend is None:
                 raise FailedPreconditionError("the first version is still being opened")
             try:
-                manifest = await asyncio.to_thread(load_manifest, self._index_dir, version)
+                manifest = await self._source.manifest(version)
                 self._check_fits(manifest, self._backend)
                 return await self._open(manifest, self._backend)
             except (IndexFormatError, ConfigError) as failure:
@@ -171,11 +166,10 @@ class Versions:
             await self._close_unused()
 
     async def _open(self, manifest: Manifest, backend: Backend) -> ShardIndex:
+        files = await self._source.bring(manifest, self.shard)
         data = await asyncio.to_thread(
-            partial(
-                ShardIndex.read, self._index_dir, manifest, self.shard, check=self._check
-            )
-        )  # fmt: skip
+            partial(ShardIndex.read, files.folder, manifest, self.shard, check=files.check)
+        )
         index = await self._thread.own(
             lambda: ShardIndex.place(manifest, self.shard, data, backend)
         )

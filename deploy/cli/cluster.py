@@ -16,7 +16,8 @@ from shoal.rpc.deadline import check_timeout
 
 def up(
     *,
-    index: flags.IndexDir,
+    index: flags.IndexAt,
+    cache_dir: flags.CacheDir = None,
     replicas: Annotated[int, typer.Option("--replicas", min=1, help="Processes a shard.")] = 1,
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="The router's port; 0 takes a free one.")
@@ -44,11 +45,15 @@ def up(
     as_json: flags.Json = False,
 ) -> None:
     """Start an encoder, the shards and a router, and keep them running."""
+    from deploy.index_place import IndexPlace
     from deploy.local import index_facts, run_cluster
 
+    place = IndexPlace.of(index, cache_dir)
+    place.refuse_credentials()
     options = UpOptions(
         name=name,
-        index_dir=index.resolve(),
+        index_dir=place.folder,
+        index_url=place.url,
         replicas=replicas,
         host=host,
         port=port,
@@ -58,7 +63,7 @@ def up(
         grace_s=grace_s,
         start_timeout_s=start_timeout_s,
     )
-    facts = index_facts(options.index_dir)
+    facts = index_facts(place)
     if detach:
         _up_detached(options, as_json)
         return
@@ -74,10 +79,12 @@ def _up_detached(options: UpOptions, as_json: bool) -> None:
     from deploy.detached import start_detached
 
     command = [
-        "-m", "deploy.cli.main", "up", "--index", str(options.index_dir), "--name", options.name,
+        "-m", "deploy.cli.main", "up", "--name", options.name,
+        "--index", options.index_url or str(options.index_dir),
         "--replicas", str(options.replicas), "--host", options.host, "--port", str(options.port),
         "--grace-s", str(options.grace_s), "--start-timeout-s", str(options.start_timeout_s),
     ]  # fmt: skip
+    command += ["--cache-dir", str(options.index_dir.parent)] if options.index_url else []
     command += ["--insecure"] if options.insecure else []
     command += ["--device", options.device] if options.device else []
     command += ["--model", options.model] if options.model else []

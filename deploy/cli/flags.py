@@ -1,16 +1,18 @@
 """Flags that several commands share, spelled once."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from deploy.state import ClusterState, read_state
-from shoal.errors import UnavailableError
+from shoal.errors import ConfigError, UnavailableError
 from shoal.target import check_target
 
 DEFAULT_NAME = "default"
 DEFAULT_PORT = 50051
+_URL_AS_PATH = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/")
 
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 Name = Annotated[str, typer.Option("--name", help="The local cluster's name.")]
@@ -24,7 +26,35 @@ Target = Annotated[
         help="The router. Default: the local cluster's, else 127.0.0.1:50051.",
     ),
 ]  # fmt: skip
-IndexDir = Annotated[Path, typer.Option("--index", metavar="DIR", help="The index's folder.")]
+
+
+def refuse_url(index: Path) -> Path:
+    """A folder as it is; ConfigError for a URL, which `Path` would make a folder of."""
+    if _URL_AS_PATH.match(str(index)):
+        raise ConfigError(
+            "--index is a URL, and this command works on a folder; copy it first with: "
+            "shoal index pull URL --index DIR"
+        )
+    return index
+
+
+IndexDir = Annotated[
+    Path,
+    typer.Option("--index", metavar="DIR", help="The index's folder.", callback=refuse_url),
+]
+IndexAt = Annotated[
+    str,
+    typer.Option(
+        "--index", metavar="DIR|URL", help="The index's folder, or its URL: s3://BUCKET/PATH."
+    ),
+]
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache-dir", metavar="DIR", help="Where a URL's files are copied to. Default: "
+        "$XDG_CACHE_HOME/shoal/indexes, else ~/.cache/shoal/indexes.",
+    ),
+]  # fmt: skip
 IndexName = Annotated[
     str,
     typer.Option("--index", metavar="NAME", help="The index's name; empty where one is served."),

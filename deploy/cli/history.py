@@ -10,11 +10,13 @@ from deploy.cli.output import note, write, write_json, write_table
 from deploy.state import served_versions
 
 
-def versions(*, index: flags.IndexDir, as_json: flags.Json = False) -> None:
+def versions(*, index: flags.IndexAt, as_json: flags.Json = False) -> None:
     """List an index's versions; the live one has a star."""
+    from deploy.index_place import IndexPlace
     from shoal.formats.history import summarize_versions
 
-    found = summarize_versions(index)
+    with IndexPlace.of(index, None).manifests() as folder:
+        found = summarize_versions(folder)
     if as_json:
         write_json([dataclasses.asdict(version) for version in found])
         return

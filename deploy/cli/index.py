@@ -1,7 +1,5 @@
 """`shoal index build | plan | inspect | verify | calibrate`: indexes on this machine's disk."""
 
-import dataclasses
-import json
 import re
 import time
 from pathlib import Path
@@ -9,9 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from deploy.cli import add, flags, history, remote
+from deploy.cli import add, checking, flags, history, remote
 from deploy.cli.calibrate import calibrate
-from deploy.cli.output import note, progress, write, write_json
+from deploy.cli.output import progress, write, write_json
 from deploy.cli.plan import plan
 from deploy.cli.sources import open_source
 from shoal.errors import ConfigError, IndexFormatError
@@ -132,42 +130,7 @@ def build(
     write(f"serve it with: shoal up --index {index}")
 
 
-@app.command()
-def inspect(*, index: flags.IndexDir, as_json: flags.Json = False) -> None:
-    """Describe an index: recipe, shards, sizes, encoder."""
-    from shard_server.building.inspection import inspect_index
-
-    report = inspect_index(index)
-    if as_json:
-        write_json(report)
-        return
-    for key, value in report.items():
-        if isinstance(value, dict | list | tuple):
-            write(f"{key}:")
-            write(_indented(value))
-        else:
-            write(f"{key}: {value}")
-
-
-@app.command()
-def verify(*, index: flags.IndexDir, as_json: flags.Json = False) -> None:
-    """Check every file of an index against its manifest."""
-    from shard_server.building.verify import verify_index
-
-    report = verify_index(index)
-    if as_json:
-        write_json(dataclasses.asdict(report))
-    for fault in report.faults:
-        note(fault)
-    if report.faults:
-        raise IndexFormatError(f"{index}: {len(report.faults)} faults; build it again, or copy it")
-    if not as_json:
-        write(
-            f"{index}: sound; version {report.current} is live, {len(report.versions)} versions, "
-            f"{report.n_files} files, {report.n_bytes / 1e6:,.1f} MB"
-        )
-
-
+checking.register(app)
 app.command()(calibrate)
 
 
@@ -187,8 +150,3 @@ def absolute_model(model: str) -> str:
     """The model as the index remembers it: folders by full path, so that `up` works anywhere."""
     parts = model.split(",")
     return ",".join(str(Path(part).resolve()) if Path(part).is_dir() else part for part in parts)
-
-
-def _indented(value: object) -> str:
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
-    return "\n".join(f"  {line}" for line in text.splitlines())

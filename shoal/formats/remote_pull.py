@@ -65,7 +65,7 @@ def pull_index(remote: Remote, index_dir: Path, show: Progress) -> Transfer:
         lacking = [entry for entry in manifest.entries() if not _holds(index_dir, entry)]
         copied = Meter(show, "copied kB", lacking)
         for entry in lacking:
-            _download(remote, index_dir, staging, entry, copied)
+            download(remote, index_dir, staging / Path(entry.path).name, entry, copied)
         if here != there:
             # a folder above the live version never was live: a builder or a pull died there
             folder = index_dir / VERSIONS_DIR / f"{there.version:06d}"
@@ -121,11 +121,14 @@ def _holds(index_dir: Path, entry: FileEntry) -> bool:
     return True
 
 
-def _download(
-    remote: Remote, index_dir: Path, staging: Path, entry: FileEntry, meter: Meter
-) -> None:
-    """Bring one file, which counts only once its size and hash are the manifest's."""
-    staged = staging / Path(entry.path).name
+def download(remote: Remote, index_dir: Path, staged: Path, entry: FileEntry, meter: Meter) -> None:
+    """Bring one file into `index_dir`, once its size and hash are the manifest's.
+
+    `staged` is where its bytes are gathered until then, under the name that it will have.
+
+    Raises:
+        IndexFormatError: naming the URL of a file that is missing, cut short or altered.
+    """
     digest, n_bytes = hashlib.sha256(), 0
     with guard_storage(staged), staged.open("wb") as file:
         for chunk in remote.chunks(entry.path):

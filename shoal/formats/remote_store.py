@@ -24,7 +24,15 @@ from shoal.errors import (
     UnavailableError,
 )
 from shoal.formats.files import fsync_dir, write_durably
-from shoal.formats.versions import CURRENT_FILE, DATA_DIR, Current, parse_current
+from shoal.formats.remote_url import redacted
+from shoal.formats.versions import (
+    CURRENT_FILE,
+    DATA_DIR,
+    MANIFEST_FILE,
+    VERSIONS_DIR,
+    Current,
+    parse_current,
+)
 
 CHUNK_BYTES = 4 << 20
 # their folders are only names; to make one might make a bucket
@@ -35,7 +43,7 @@ class Remote:
     """The files under one URL; names are relative, with slashes."""
 
     def __init__(self, url: str, filesystem: Any, root: str) -> None:
-        self.url = url.rstrip("/")
+        self.url = redacted(url).rstrip("/")  # for messages
         self._fs = filesystem
         self._root = root.rstrip("/")
         self._is_local = isinstance(filesystem, LocalFileSystem)
@@ -70,6 +78,17 @@ class Remote:
             with file:
                 while chunk := file.read(CHUNK_BYTES):
                     yield chunk
+
+    def list_versions(self) -> tuple[int, ...]:
+        """The versions that have a manifest there, ascending."""
+        with self._reaching(VERSIONS_DIR):
+            self._fs.invalidate_cache()
+            try:
+                found = self._fs.find(self._path(VERSIONS_DIR))
+            except FileNotFoundError:
+                return ()
+        names = [path.split("/")[-2:] for path in found]
+        return tuple(sorted(int(v) for v, file in names if file == MANIFEST_FILE and v.isdigit()))
 
     def sha256_of(self, name: str) -> str:
         """A file's SHA-256 in hex, by reading it back."""
@@ -139,12 +158,12 @@ class Remote:
         except ShoalError:
             raise
         except PermissionError as error:
-            raise PermissionDeniedError(f"{where}: not permitted: {error}") from error
+            raise PermissionDeniedError(f"{where}: not permitted: {redacted(str(error))}") from None
         except Exception as error:  # each filesystem has exceptions of its own
             if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 raise StorageError(f"{where}: can't be written: {error.strerror}") from error
-            what = str(error) or type(error).__name__
-            raise UnavailableError(f"{where}: can't be reached: {what}") from error
+            what = redacted(str(error)) or type(error).__name__
+            raise UnavailableError(f"{where}: can't be reached: {what}") from None
 
 
 def open_remote(url: str) -> Remote:
@@ -154,11 +173,12 @@ def open_remote(url: str) -> Remote:
         ConfigError: it is no URL, or of a kind that is not known or not installed.
     """
     if "://" not in url:
-        raise ConfigError(f"{url!r} is no URL; write s3://BUCKET/PATH or file:///PATH")
+        raise ConfigError(f"{redacted(url)!r} is no URL; write s3://BUCKET/PATH or file:///PATH")
     try:
         filesystem, root = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        raise ConfigError(f"{url}: {error}; s3 needs pip install 'shoal[remote]'") from error
+        what = redacted(f"{url}: {error}")
+        raise ConfigError(f"{what}; s3 needs pip install 'shoal[remote]'") from None
     except ValueError as error:
-        raise ConfigError(f"{url}: {error}") from error
+        raise ConfigError(redacted(f"{url}: {error}")) from None
     return Remote(url, filesystem, root)

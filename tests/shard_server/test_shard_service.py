@@ -237,7 +237,7 @@ async def test_serve_shard_announces_itself_and_drains(tmp_path, corpus, write_i
 @pytest.mark.parametrize(("damage", "flags", "says"), [
     ("flip", [], "SHA-256 differs"),
     ("none", ["--shard", "5"], "has 1 shards"),
-    ("none", ["--version", "3"], "000003"),
+    ("none", ["--version", "3"], "version 3 is not"),
     ("none", ["--device", "cuda"], "run with --device cpu"),
     ("none", ["--device", "tpu"], "device"),
 ])  # fmt: skip

@@ -1,0 +1,135 @@
+"""Where a shard process takes its index from: a folder, or a URL through a checked local copy.
+
+Rule: what `bring` returns has its files in place and proved; a URL is asked when a version is
+opened, never while it serves. Must not know faiss.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from shard_server.segment import CheckFile, check_place
+from shoal.errors import ConfigError, IndexFormatError, NotFoundError
+from shoal.formats.manifest import FileEntry, Manifest
+from shoal.formats.remote_url import default_cache_dir, is_url, refuse_credentials
+from shoal.formats.versions import check_file, list_versions, load_manifest
+
+if TYPE_CHECKING:  # fsspec is only there for URLs
+    from shoal.formats.local_copy import LocalCopy
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brought:
+    """A shard's files: in `folder`, each to be proved by `check` before it is read."""
+
+    folder: Path
+    check: CheckFile
+
+
+class IndexSource(Protocol):
+    """What `Versions` opens versions from."""
+
+    async def manifest(self, version: int | None) -> Manifest:
+        """A version's manifest; None is the live one.
+
+        Raises:
+            NotFoundError: there is no such version.
+            IndexFormatError: its manifest does not verify.
+        """
+
+    async def bring(self, manifest: Manifest, shard: int) -> Brought:
+        """The files of one shard.
+
+        Raises:
+            IndexFormatError: one that is missing or not what the manifest says.
+        """
+
+
+class FolderSource:
+    """An index folder on this machine's disk."""
+
+    def __init__(self, folder: Path, check: CheckFile) -> None:
+        self._folder = folder
+        self._check = check
+
+    async def manifest(self, version: int | None) -> Manifest:
+        """As `IndexSource`."""
+        if version is not None:
+            known = await asyncio.to_thread(list_versions, self._folder)
+            if version not in known:
+                raise NotFoundError(f"version {version} is not in the index folder; {known} are")
+        return await asyncio.to_thread(load_manifest, self._folder, version)
+
+    async def bring(self, manifest: Manifest, shard: int) -> Brought:  # noqa: ARG002 -- all is here
+        """As `IndexSource`."""
+        return Brought(folder=self._folder, check=self._check)
+
+
+class UrlSource:
+    """An index at a URL; the shard's files are copied to this machine before they are read."""
+
+    def __init__(self, copy: "LocalCopy", check: CheckFile) -> None:
+        self._copy = copy
+        self._check = check
+
+    async def manifest(self, version: int | None) -> Manifest:
+        """As `IndexSource`; a version that is copied already is not asked for."""
+        return await asyncio.to_thread(self._copy.manifest, version)
+
+    async def bring(self, manifest: Manifest, shard: int) -> Brought:
+        """As `IndexSource`. Copying ends when the caller leaves."""
+        left = threading.Event()
+
+        def show(stage: str, done: int, total: int | None) -> None:  # noqa: ARG001
+            if left.is_set():
+                raise IndexFormatError("nobody waits for this version any more")
+
+        entries = tuple(shard_entries(manifest, shard))
+        try:
+            n_bytes = await asyncio.to_thread(
+                lambda: self._copy.fetch(entries, show, check=self._check)
+            )
+        except asyncio.CancelledError:
+            left.set()
+            raise
+        logger.info(
+            "version %d: %.1f MB copied from %s, the rest of %d files was here",
+            manifest.version, n_bytes / 1e6, self._copy.remote.url, len(entries),
+        )  # fmt: skip
+        return Brought(folder=self._copy.folder, check=check_place)  # `fetch` has proved them
+
+
+def open_source(index: str, cache_dir: Path | None, *, verify: bool) -> IndexSource:
+    """The source that `index`, a folder or a URL, names.
+
+    Raises:
+        ConfigError: a URL with credentials in it, or of a kind that is not known or not installed.
+    """
+    check = check_file if verify else check_place
+    if not is_url(index):
+        return FolderSource(Path(index), check)
+    refuse_credentials(index)
+    try:
+        from shoal.formats.local_copy import LocalCopy  # noqa: PLC0415 -- only for a URL
+    except ModuleNotFoundError as failure:
+        raise ConfigError(
+            f"--index is a URL, which needs {failure.name}: pip install 'shoal[remote]'"
+        ) from failure
+    return UrlSource(LocalCopy.of(index, cache_dir or default_cache_dir()), check)
+
+
+def shard_entries(manifest: Manifest, shard: int) -> Iterator[FileEntry]:
+    """What serving a shard reads. The trained, empty index is for building."""
+    if shard >= len(manifest.shards):
+        return  # `ShardIndex.read` says what is wrong
+    for segment in manifest.shards[shard].segments:
+        files = segment.files
+        for entry in (files.index, files.vectors, files.passages, files.ids, files.deleted):
+            if entry is not None:
+                yield entry
