@@ -1,5 +1,6 @@
 """A launcher in the background: started in a session of its own, awaited, found again and ended."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ from deploy.state import (
     ClusterPaths,
     ClusterState,
     ProcessState,
+    forget_empty,
+    hold_cluster,
     paths_of,
     read_state,
     start_time,
@@ -54,7 +57,19 @@ def start_detached(name: str, command: list[str], timeout_s: float) -> ClusterSt
     except BaseException:  # Ctrl-C too: what isn't ready must not stay
         launcher.terminate()
         launcher.wait()
+        _forget_log(name)
         raise
+
+
+def _forget_log(name: str) -> None:
+    """Removes the launcher's log, which has been told, where no process has begun one of its own.
+
+    Under the cluster's lock: where two start at once, the winner's must stay.
+    """
+    with contextlib.suppress(LockedError, StorageError), hold_cluster(name) as paths:
+        if [*paths.folder.iterdir()] == [paths.launcher_log]:
+            paths.launcher_log.unlink()
+            forget_empty(paths)
 
 
 def _until_ready(

@@ -26,6 +26,7 @@ from deploy.plan import (
 from deploy.state import (
     ClusterPaths,
     ClusterState,
+    forget_empty,
     hold_cluster,
     running_version,
     start_time,
@@ -61,10 +62,17 @@ async def run_cluster(options: UpOptions, index: IndexFacts, say: Say) -> None:
 
     Raises:
         LockedError: a cluster of this name runs already.
+        ConfigError, StorageError: the router may not or can't listen at its address.
         ShoalError: a process ended before it served; everything else has been stopped.
     """
+    from deploy.address_check import check_router_address  # noqa: PLC0415 -- `down` does without it
+
     with hold_cluster(options.name) as paths:
-        await _Launcher(options, index, paths, say).run()
+        try:
+            check_router_address(options, paths)
+            await _Launcher(options, index, paths, say).run()
+        finally:
+            forget_empty(paths)
 
 
 class _Launcher:

@@ -128,6 +128,12 @@ def hold_cluster(name: str) -> Iterator[ClusterPaths]:
             paths.state.unlink(missing_ok=True)
 
 
+def forget_empty(paths: ClusterPaths) -> None:
+    """Removes a cluster's folder where no process has left anything in it."""
+    with contextlib.suppress(OSError):
+        paths.folder.rmdir()
+
+
 def read_state(name: str) -> ClusterState | None:
     """What is remembered of `name`; None where nothing is, or where it can't be read."""
     try:

@@ -12,12 +12,12 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from shoal.errors import ConfigError
+from shoal.errors import ConfigError, InvalidArgumentError
 
 
 class ProcessConfig(BaseModel):
@@ -59,6 +59,7 @@ def load_config(model: type[Model], prog: str, argv: Sequence[str]) -> Model:
 
     Raises:
         ConfigError: naming the field, file or variable that is wrong.
+        InvalidArgumentError: a flag that is unknown or lacks its value.
     """
     return _validated(model, prog, _given(model, prog, argv))
 
@@ -68,6 +69,7 @@ def describe_config(model: type[BaseModel], prog: str, argv: Sequence[str]) -> d
 
     Raises:
         ConfigError: naming the field, file or variable that is wrong.
+        InvalidArgumentError: a flag that is unknown or lacks its value.
     """
     given = _given(model, prog, argv)
     missing: dict[str, Any] = {
@@ -111,8 +113,15 @@ def refuse_exposed(config: ProcessConfig) -> None:
         )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells of wrong flags as everything else is told: one line, and a documented exit code."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidArgumentError(f"{message}; see --help")
+
+
 def _parse_flags(model: type[BaseModel], prog: str, argv: Sequence[str]) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"python -m {prog}", description=model.__doc__, allow_abbrev=False,
         argument_default=argparse.SUPPRESS)  # fmt: skip
     parser.add_argument("--config", metavar="FILE", help="settings in YAML or TOML")

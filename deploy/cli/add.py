@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from deploy.cli import flags
-from deploy.cli.output import progress, write, write_json
+from deploy.cli.output import counted, progress, write, write_json
+from deploy.cli.sources import told_model
 from shoal.errors import ConfigError
 
 
@@ -46,7 +47,9 @@ def add(
     if live.encoder is None:
         raise ConfigError(f"index {live.name!r} is one of bare vectors; text can't be added to it")
     begun_s = time.monotonic()
-    encoder = load_encoder(absolute_model(model or live.encoder.model), device=device)
+    model = absolute_model(model or live.encoder.model)
+    encoder = load_encoder(model, device=device)
+    told_model(model, begun_s)
     passages = itertools.chain.from_iterable(read_corpus(source) for source in corpus)
     with progress() as show:
         manifest = add_passages(
@@ -65,7 +68,7 @@ def add(
         })  # fmt: skip
         return
     write(
-        f"index {manifest.name!r} version {manifest.version}: {n_added:,} passages added, "
+        f"index {manifest.name!r} version {manifest.version}: {counted(n_added, 'passage')} added, "
         f"{n_added - (manifest.n_live - live.n_live):,} of them in place of others, "
         f"{manifest.n_live:,} in all, in {took_s:.1f} s"
     )

@@ -1,13 +1,14 @@
 """`shoal bench`: load on a running cluster, and what it did."""
 
 import asyncio
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deploy.cli import flags
-from deploy.cli.output import note, write, write_json, write_table
+from deploy.cli.output import counted, note, write, write_json, write_table
 from shoal.client import Client
 from shoal.errors import InvalidArgumentError, UnavailableError
 from shoal.requests import SearchOptions
@@ -79,11 +80,12 @@ def bench(
     )
     with Client(plan.target) as client:
         client.wait_ready(timeout_s=2.0)
-    asyncio.run(refuse_bad_plan(plan))
+    served = asyncio.run(refuse_bad_plan(plan))
     report = asyncio.run(measure(plan))
     if as_json:
-        write_json(report.to_dict())
+        write_json({"target": plan.target, **dataclasses.asdict(served), **report.to_dict()})
     else:
+        write(f"index {served.index!r} version {served.version} at {plan.target}")
         _write_report(report)
     if report.errors and not report.ok_ms.n + report.degraded_ms.n:
         raise UnavailableError("every call failed: " + ", ".join(sorted(report.errors)))
@@ -110,4 +112,4 @@ def _write_report(report: "LoadReport") -> None:
         f"{report.duration_s:g} s"
     )
     for code, n_calls in sorted(report.errors.items()):
-        write(f"{n_calls} calls failed: {code}")
+        write(f"{counted(n_calls, 'call')} failed: {code}")

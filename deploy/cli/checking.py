@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from deploy.cli import flags
-from deploy.cli.output import note, progress, write, write_json
+from deploy.cli.output import counted, note, progress, write, write_json
 from shoal.errors import IndexFormatError
 
 if TYPE_CHECKING:
@@ -44,13 +44,12 @@ def verify(*, index: flags.IndexAt, as_json: flags.Json = False) -> None:
     for fault in report.faults:
         note(fault)
     if report.faults:
-        n_faults = f"{len(report.faults)} fault{'s' * (len(report.faults) != 1)}"
+        n_faults = counted(len(report.faults), "fault")
         raise IndexFormatError(f"{place}: {n_faults}; build it again, or copy it")
     if not as_json:
-        n_versions = len(report.versions)
         write(
             f"{place}: sound; version {report.current} is live, "
-            f"{n_versions} version{'s' * (n_versions != 1)}, {report.n_files} files, "
+            f"{counted(len(report.versions), 'version')}, {counted(report.n_files, 'file')}, "
             f"{report.n_bytes / 1e6:,.1f} MB"
         )
 

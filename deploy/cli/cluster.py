@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deploy.cli import flags
-from deploy.cli.output import note, write, write_json, write_table
+from deploy.cli.output import counted, note, write, write_json, write_table
 from deploy.plan import UpOptions
 from shoal.errors import UnavailableError
 from shoal.rpc.deadline import check_timeout
@@ -44,7 +44,10 @@ def up(
     name: flags.Name = flags.DEFAULT_NAME,
     as_json: flags.Json = False,
 ) -> None:
-    """Start an encoder, the shards and a router, and keep them running."""
+    """Start an encoder, the shards and a router, and keep them running.
+
+    Ctrl-C or SIGTERM ends them in order, which is a success: exit code 0.
+    """
     from deploy.index_place import IndexPlace
     from deploy.local import index_facts, run_cluster
 
@@ -147,7 +150,7 @@ def reload(
     else:
         write(
             f"index {done.index!r} moved from version {done.old} to {done.version} in "
-            f"{done.seconds:.1f} s: {done.n_passages:,} passages"
+            f"{done.seconds:.1f} s: {counted(done.n_passages, 'passage')}"
         )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from deploy.cli import flags
-from deploy.cli.output import note, write, write_json, write_table
+from deploy.cli.output import counted, note, write, write_json, write_table
 from deploy.state import served_versions
 
 
@@ -51,7 +51,8 @@ def rollback(
                     "n_passages": manifest.n_live})  # fmt: skip
         return
     write(
-        f"index {manifest.name!r} version {manifest.version} is live: {manifest.n_live:,} passages"
+        f"index {manifest.name!r} version {manifest.version} is live: "
+        f"{counted(manifest.n_live, 'passage')}"
     )
     write("a running cluster takes it with: shoal reload")
 
@@ -76,8 +77,8 @@ def prune(
         return
     removed = ", ".join(map(str, pruned.removed)) or "none"
     write(
-        f"removed versions: {removed}; {pruned.n_files} files, {pruned.n_bytes / 1e6:,.1f} MB; "
-        f"kept: {', '.join(map(str, pruned.kept))}"
+        f"removed versions: {removed}; {counted(pruned.n_files, 'file')}, "
+        f"{pruned.n_bytes / 1e6:,.1f} MB; kept: {', '.join(map(str, pruned.kept))}"
     )
 
 

@@ -9,7 +9,7 @@ import typer
 
 from deploy.cli import add, checking, flags, history, remote
 from deploy.cli.calibrate import calibrate
-from deploy.cli.output import progress, write, write_json
+from deploy.cli.output import counted, progress, write, write_json
 from deploy.cli.plan import plan
 from deploy.cli.sources import open_source
 from shoal.errors import ConfigError, IndexFormatError
@@ -87,10 +87,13 @@ def build(
 ) -> None:
     """Read a corpus, encode it, and build an index of it; or import vectors, or another index's."""
     from shard_server.building.build import BuildOptions, build_index
+    from shard_server.building.recipe import Recipe, refuse_unknown
 
     begun_s = time.monotonic()
     if from_index is not None and from_index.resolve() == index.resolve():
         raise ConfigError(f"--from {from_index} is --index too; name a new folder with --index")
+    if recipe is not None:
+        refuse_unknown(recipe)
     source = open_source(
         corpus=corpus or (),
         vectors=vectors,
@@ -98,6 +101,8 @@ def build(
         model=absolute_model(model),
         device=device,
     )
+    if recipe is not None:
+        Recipe.parse(recipe, source.encode.dim)
     options = BuildOptions(
         name=name or default_name(index),
         n_shards=shards or source.n_shards,
@@ -124,8 +129,9 @@ def build(
         })  # fmt: skip
         return
     write(
-        f"index {manifest.name!r} version {manifest.version}: {manifest.n_live:,} passages in "
-        f"{len(manifest.shards)} shards, recipe {manifest.recipe}, built in {took_s:.1f} s"
+        f"index {manifest.name!r} version {manifest.version}: "
+        f"{counted(manifest.n_live, 'passage')} in {counted(len(manifest.shards), 'shard')}, "
+        f"recipe {manifest.recipe}, built in {took_s:.1f} s"
     )
     write(f"serve it with: shoal up --index {index}")
 

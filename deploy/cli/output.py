@@ -31,7 +31,25 @@ def note(line: str) -> None:
 
 def write_json(value: Any) -> None:
     """The result for programs."""
-    write(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    write(json.dumps(rounded(value), indent=2, ensure_ascii=False, default=str))
+
+
+def rounded(value: Any) -> Any:
+    """JSON values with floats of seven digits: all that a score has, and no 0.30000000000000004."""
+    match value:
+        case float():
+            return float(f"{value:.7g}")
+        case dict():
+            return {key: rounded(item) for key, item in value.items()}
+        case list() | tuple():
+            return [rounded(item) for item in value]
+        case _:
+            return value
+
+
+def counted(n: int, noun: str) -> str:
+    """`n` and its noun: "1 hit", "2 hits", "1,000 hits"."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def write_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

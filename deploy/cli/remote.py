@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deploy.cli import flags
-from deploy.cli.output import progress, write, write_json
+from deploy.cli.output import counted, progress, write, write_json
 
 if TYPE_CHECKING:
     from shoal.formats.remote_transfer import Transfer
@@ -61,6 +61,7 @@ def _tell(done: "Transfer", where: str, took_s: float, *, as_json: bool) -> None
     state = where if done.turned else f"{where} already"
     rate = done.n_bytes_copied / 1e6 / max(took_s, 1e-3)
     write(
-        f"index {done.name!r} version {done.version}: {state}; {done.n_files_copied} files copied "
+        f"index {done.name!r} version {done.version}: {state}; "
+        f"{counted(done.n_files_copied, 'file')} copied "
         f"({done.n_bytes_copied / 1e6:,.1f} MB, {rate:,.1f} MB/s), {done.n_files_kept} were there"
     )

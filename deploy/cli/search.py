@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deploy.cli import flags
-from deploy.cli.output import write, write_json
+from deploy.cli.output import counted, write, write_json
 from shoal.answers import Accuracy, Answer, Outcome
 from shoal.client import DEFAULT_TIMEOUT_S, Client
 from shoal.requests import SearchOptions
@@ -70,16 +70,17 @@ def show_answer(answer: Answer) -> None:
         write()
     how = f"n_probe {answer.n_probe}, " if answer.n_probe else ""
     if answer.candidates:
-        how += f"{answer.candidates} candidates rescored"
+        how += f"{counted(answer.candidates, 'candidate')} rescored"
     elif answer.hits and all(hit.accuracy is Accuracy.EXACT for hit in answer.hits):
         how += "every vector " + ("compared" if answer.coverage == 1 else "that was there compared")
     else:
         how += "not rescored"
     timings = answer.timings
     write(
-        f"{len(answer.hits)} hits from {answer.index} version {answer.version}, coverage "
-        f"{answer.coverage:.4g}; {how}; {timings.total_ms:.1f} ms (encode {timings.encode_ms:.1f}, "
-        f"search {timings.search_ms:.1f}, fetch {timings.fetch_ms:.1f})"
+        f"{counted(len(answer.hits), 'hit')} from {answer.index} version {answer.version}, "
+        f"coverage {answer.coverage:.4g}; {how}; {timings.total_ms:.1f} ms "
+        f"(encode {timings.encode_ms:.1f}, search {timings.search_ms:.1f}, "
+        f"fetch {timings.fetch_ms:.1f})"
     )
     if answer.query_truncated:
         write("note: the question was longer than the encoder reads, and was cut")

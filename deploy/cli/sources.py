@@ -5,11 +5,13 @@ is asked for.
 """
 
 import itertools
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy.cli.output import note
 from shoal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -64,11 +66,18 @@ def open_source(
     return _encoded(corpus, model, device)
 
 
+def told_model(model: str, begun_s: float) -> None:
+    """Says how long loading took: a first one is exported, which is no part of the encoding."""
+    note(f"model {model}: loaded in {time.monotonic() - begun_s:.1f} s")
+
+
 def _encoded(corpus: Sequence[str], model: str, device: str) -> Source:
     from encoder_service.bulk import PassageEncoder
     from encoder_service.model import load_encoder
 
+    begun_s = time.monotonic()
     encoder = PassageEncoder(load_encoder(model, device=device))
+    told_model(model, begun_s)
     return Source(passages=_read(corpus), encode=encoder)
 
 

@@ -36,6 +36,15 @@ _PATTERN = re.compile(
     r"(?:(PCA|OPQ)(\d{1,5})(?:_(\d{1,5}))?,)?(?:IVF(\d{1,6}),)?(Flat|SQ8|PQ)(?:(\d{1,4})(x4fs)?)?"
 )
 
+
+def refuse_unknown(text: str) -> None:
+    """ConfigError for what is no recipe's name at any dimension; `Recipe.parse` knows the rest."""
+    match = _PATTERN.fullmatch(text)
+    is_odd = match is None or (match[5] == "PQ") != bool(match[6])
+    if is_odd or (match is not None and match[1] == "PCA" and match[3]):
+        raise ConfigError(f"recipe {text!r} is not supported; supported are {SUPPORTED}")
+
+
 Transform = Literal["", "PCA", "OPQ"]
 Codec = Literal["Flat", "SQ8", "PQ"]
 
@@ -59,13 +68,9 @@ class Recipe:
     @classmethod
     def parse(cls, text: str, dim: int) -> "Recipe":
         """Read a recipe's name for vectors of `dim`; ConfigError says what is allowed."""
+        refuse_unknown(text)
         match = _PATTERN.fullmatch(text)
-        if (
-            match is None
-            or (match[5] == "PQ") != bool(match[6])
-            or (match[1] == "PCA" and match[3])
-        ):
-            raise ConfigError(f"recipe {text!r} is not supported; supported are {SUPPORTED}")
+        assert match is not None
         is_opq = match[1] == "OPQ"
         recipe = cls(
             text=text,

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -53,19 +54,29 @@ def run_load(plan: LoadPlan) -> LoadReport:
     return LoadReport.from_dict(json.loads(done.stdout))
 
 
-async def refuse_bad_plan(plan: LoadPlan) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What answered before the run: "" and 0 where nothing did. A reload moves the version."""
+
+    index: str = ""
+    version: int = 0
+
+
+async def refuse_bad_plan(plan: LoadPlan) -> Served:
     """Makes one call of the plan: what the server refuses for good it would refuse every time.
 
     Raises:
         ShoalError: the refusal; failures that may pass are the run's to count.
     """
     async with open_channel(plan.target) as channel:
-        method: Any = channel.unary_unary(_METHOD)
+        method: Any = channel.unary_unary(_METHOD, None, pb.SearchResponse.FromString)
         try:
-            await method(plan.requests()[0], timeout=plan.timeout_s)
+            answer = await method(plan.requests()[0], timeout=plan.timeout_s)
         except grpc.RpcError as failure:
             if failure.code() in _REFUSALS:
                 raise error_of(failure) from failure
+            return Served()
+    return Served(index=answer.index, version=answer.version)
 
 
 async def measure(plan: LoadPlan) -> LoadReport:

@@ -109,12 +109,14 @@ def summarize(
 def _latency(seconds: Sequence[float]) -> Latency:
     if not seconds:
         return Latency()
+    longest_ms = max(seconds) * 1000
     histogram = HdrHistogram(1, _HIGHEST_US, _SIGNIFICANT_DIGITS)
     for value in seconds:
         histogram.record_value(min(_HIGHEST_US, max(1, round(value * 1e6))))
 
     def at(percentile: float) -> float:
-        return float(histogram.get_value_at_percentile(percentile)) / 1000
+        # a bucket's upper end may lie above all that was measured
+        return min(float(histogram.get_value_at_percentile(percentile)) / 1000, longest_ms)
 
     return Latency(
         n=len(seconds),
@@ -124,5 +126,5 @@ def _latency(seconds: Sequence[float]) -> Latency:
         p95=at(95),
         p99=at(99),
         p999=at(99.9),
-        max=max(seconds) * 1000,
+        max=longest_ms,
     )

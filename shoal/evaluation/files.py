@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 from shoal.errors import CorpusError
 
+_RELEVANCE_HEADERS = {"score", "relevance", "rel", "label", "grade", "judgment", "judgement"}
+"""What stands over the last column where the first line is a header; any other word is a fault."""
+
 
 class Judgment(NamedTuple):
     """How relevant a passage is to a query; 0 is not at all."""
@@ -73,7 +76,7 @@ def read_qrels(path: Path) -> list[Judgment]:
         try:
             judgments.append(Judgment(query_id, passage_id, int(relevance)))
         except ValueError:
-            if not is_first:  # the first line may be a header
+            if not is_first or relevance.lower() not in _RELEVANCE_HEADERS:
                 raise CorpusError(
                     f"{where}: relevance is {relevance!r}, not a whole number"
                 ) from None

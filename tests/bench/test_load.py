@@ -8,7 +8,7 @@ import pytest
 
 from shoal import errors
 from shoal.bench import LoadPlan, run_load
-from shoal.bench.load import refuse_bad_plan
+from shoal.bench.load import Served, refuse_bad_plan
 from shoal.rpc.interceptor import ShoalInterceptor
 from shoal.v1 import search_pb2 as pb
 from shoal.v1 import search_pb2_grpc
@@ -31,7 +31,9 @@ class Freezing(search_pb2_grpc.SearchServiceServicer):
         await asyncio.sleep(max(0.0, self._thaw_s - now_s))
         if self.error is not None:
             raise self.error
-        return pb.SearchResponse(coverage=self.coverage, results=[pb.QueryResult()])
+        return pb.SearchResponse(
+            index="i", version=7, coverage=self.coverage, results=[pb.QueryResult()]
+        )
 
     async def StreamSearch(self, requests, context):
         raise NotImplementedError
@@ -135,9 +137,9 @@ def test_a_plan_that_cannot_run_is_refused(tmp_path):
 async def test_a_refusal_is_told_before_the_run(server):
     """One call finds what every call would; what may pass is left for the run to count."""
     plan = LoadPlan(target=server.target, clients=1)
-    await refuse_bad_plan(plan)
+    assert await refuse_bad_plan(plan) == Served(index="i", version=7)
     server.error = errors.OverloadedError("full", retry_after_s=1.0)
-    await refuse_bad_plan(plan)
+    assert await refuse_bad_plan(plan) == Served()
     server.error = errors.InvalidArgumentError("k is 0", field="k")
     with pytest.raises(errors.InvalidArgumentError, match="k is 0"):
         await refuse_bad_plan(plan)

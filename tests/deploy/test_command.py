@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from deploy.cli.main import explain, run
-from deploy.cli.output import progress, write_table
+from deploy.cli.output import counted, progress, write_json, write_table
 from shoal import __version__, errors
 from shoal.config import UNSET
 
@@ -164,6 +164,44 @@ def test_tables_line_up(capsys):
     """Columns as wide as their widest cell; numbers to the right."""
     write_table(("name", "n"), [("a", 1), ("long name", 100)])
     assert capsys.readouterr().out == "name         n\na            1\nlong name  100\n"
+
+
+def test_json_has_no_more_digits_than_a_score(capsys):
+    """Floats keep seven digits, wherever they stand; whole numbers and texts stay as they are."""
+    write_json({"a": [0.1 + 0.2, (1 / 3,)], "b": 2**60, "c": "0.30000000000000004", "d": True})
+    told = json.loads(capsys.readouterr().out)
+    assert told == {
+        "a": [0.3, [0.3333333]], "b": 2**60, "c": "0.30000000000000004", "d": True
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("n", "told"), [(0, "0 hits"), (1, "1 hit"), (2_000, "2,000 hits")])
+def test_one_is_no_plural(n, told):
+    """Counts read as people write them."""
+    assert counted(n, "hit") == told
+
+
+@pytest.mark.parametrize(("recipe", "what"), [
+    ("IVF64,PQ7x5", "not supported"), ("PCA3_2,SQ8", "not supported"), ("nonsense", "IVF<n>,Flat"),
+])  # fmt: skip
+def test_a_recipe_is_refused_before_a_model_is_loaded(failing, tmp_path, recipe, what):
+    """The model isn't even there: what is wrong with the recipe is told first."""
+    code, line = failing(
+        "index", "build", "--corpus", "python-docs", "--index", str(tmp_path / "x"),
+        "--model", str(tmp_path / "no-model"), "--recipe", recipe,
+    )  # fmt: skip
+    assert (code, what in line) == (78, True), line
+
+
+@pytest.mark.parametrize("module", ["router", "shard_server"])
+def test_a_process_s_wrong_flag_is_wrong_usage(module):
+    """The same exit code and one line as a command's."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--bogus"], capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.count("\n")) == (64, 1), done.stderr
+    assert "--bogus" in done.stderr
 
 
 def test_progress_ends_with_a_line_a_stage(capsys):

@@ -148,14 +148,26 @@ def test_a_second_signal_does_not_wait_for_draining(start_shoal, tiny_index, eve
     assert gone(state)
 
 
-def test_a_port_in_use_is_one_line(shoal, tiny_index, unused_tcp_port):
-    """The router's own words, with the port, and the exit code of a port."""
+@pytest.mark.parametrize("detach", [(), ("--detach",)])
+def test_a_port_in_use_is_one_line(shoal, tiny_index, unused_tcp_port, state_home, detach):
+    """With the port, the exit code of a port, before anything starts; and nothing is left."""
     import socket
 
     with socket.create_server(("127.0.0.1", unused_tcp_port)):
-        up = shoal("up", "--index", str(tiny_index), "--port", str(unused_tcp_port))
+        up = shoal("up", "--index", str(tiny_index), "--port", str(unused_tcp_port), *detach)
     assert up.returncode == 74
     assert str(unused_tcp_port) in up.stderr.strip().splitlines()[-1]
+    assert "starting" not in up.stderr
+    assert not (state_home / "default").exists()
+
+
+def test_an_exposed_address_is_refused_before_anything_starts(shoal, tiny_index, state_home):
+    """Whoever must add --insecure shouldn't wait for a model first; and nothing is left."""
+    up = shoal("up", "--index", str(tiny_index), "--host", "0.0.0.0", "--port", "0", "--name", "a")
+    assert up.returncode == 78
+    assert "--insecure" in up.stderr
+    assert "starting" not in up.stderr
+    assert not (state_home / "a").exists()
 
 
 def test_a_swapped_model_of_the_same_dimension_is_not_served(shoal, tmp_path):

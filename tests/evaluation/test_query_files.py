@@ -68,6 +68,8 @@ def test_a_bad_query_line_is_named(tmp_path, text, where, what):
     [
         ("1\tp1\t1\n2\tp2\tyes\n", ":2", "whole number"),
         ("1\tp1\n", ":1", "2 columns"),
+        ("1\tp1\tyes\n2\tp2\t1\n", ":1", "whole number"),
+        ("1\tp1\t1.0\n2\tp2\t1\n", ":1", "whole number"),
         ("query\tpassage\tscore\n", ":1", "no judgments"),
     ],
 )
