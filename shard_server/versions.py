@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from shard_server.devices import Backend, choose_device, count_gpus, open_backend
 from shard_server.index import ShardIndex
+from shard_server.memory import give_back
 from shard_server.search_thread import SearchThread
 from shard_server.source import IndexSource
 from shoal.errors import ConfigError, FailedPreconditionError, IndexFormatError, NotFoundError
@@ -192,3 +193,5 @@ class Versions:
         self._retired = tuple(held for held in self._retired if held.n_users)
         for held in unused:
             await self._thread.own(held.index.close)
+        if unused:
+            await asyncio.to_thread(give_back)
