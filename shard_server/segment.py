@@ -13,6 +13,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from shard_server.familiar import strange_part
 from shard_server.hits import Ordinals
 from shard_server.rotation import take_apart
 from shoal.errors import IndexFormatError
@@ -48,7 +49,12 @@ class SegmentData:
 
 
 def read_segment(
-    index_dir: Path, manifest: Manifest, segment: Segment, *, check: CheckFile = check_file
+    index_dir: Path,
+    manifest: Manifest,
+    segment: Segment,
+    *,
+    check: CheckFile = check_file,
+    opening: Callable[[Path], None] = lambda _path: None,
 ) -> SegmentData:
     """Check and open one segment's files; the vectors and passages stay on the disk, mapped.
 
@@ -57,6 +63,7 @@ def read_segment(
         manifest: its manifest.
         segment: which segment.
         check: proves a file and returns its path; `check_place` skips the hash.
+        opening: told of each file before it is opened.
 
     Raises:
         IndexFormatError: naming the file that does not verify, can't be read or does not fit.
@@ -67,17 +74,21 @@ def read_segment(
         for entry in (files.index, files.vectors, files.passages, files.ids, files.deleted)
         if entry is not None
     }
+    opening(paths[files.vectors])
     vectors = _read(paths[files.vectors], faiss.IO_FLAG_MMAP_IFC)
     _check_vectors(paths[files.vectors], vectors, manifest, segment)
     index = None
     if files.index is not None:
+        opening(paths[files.index])
         index = _read(paths[files.index], 0)
         _check_index(paths[files.index], index, manifest, segment)
+    opening(paths[files.passages])
     passages = PassageFile.open(paths[files.passages])
     ordinals = np.ascontiguousarray(passages.ordinals, dtype=np.int64)
     _check_ordinals(paths[files.passages], ordinals, manifest, segment)
     deleted = None
     if files.deleted is not None:
+        opening(paths[files.deleted])
         deleted = read_deleted(paths[files.deleted], n_rows=segment.n_rows, n_live=segment.n_live)
     return SegmentData(
         n_rows=segment.n_rows,
@@ -131,6 +142,7 @@ def _check_vectors(path: Path, vectors: Any, manifest: Manifest, segment: Segmen
     ):
         raise IndexFormatError(f"{path}: not float16 vectors, but {type(vectors).__name__}")
     _check_shape(path, vectors, manifest, segment)
+    _refuse_strange(path, vectors)
 
 
 def _check_index(path: Path, index: Any, manifest: Manifest, segment: Segment) -> None:
@@ -139,6 +151,8 @@ def _check_index(path: Path, index: Any, manifest: Manifest, segment: Segment) -
         raise IndexFormatError(f"{path}: the index is not trained")
     if isinstance(index, faiss.IndexPreTransform):
         _check_transform(path, index)
+    else:
+        _refuse_strange(path, index)
     ivf = faiss.try_extract_index_ivf(index)
     n_lists = 0 if ivf is None else int(ivf.nlist)
     if n_lists != manifest.n_lists:
@@ -153,10 +167,16 @@ def _check_transform(path: Path, index: Any) -> None:
         transform, codes = take_apart(index)
     except ValueError as fault:
         raise IndexFormatError(f"{path}: {fault}") from fault
+    _refuse_strange(path, codes, transform)
     found = (transform.d_in, transform.d_out, codes.ntotal)
     wanted = (index.d, codes.d, index.ntotal)
     if found != wanted or transform.A.size() != index.d * codes.d:
         raise IndexFormatError(f"{path}: its transform {found} does not fit {wanted}")
+
+
+def _refuse_strange(path: Path, codes: Any, transform: Any = None) -> None:
+    if strange := strange_part(codes, transform):
+        raise IndexFormatError(f"{path}: holds {strange}, which no recipe makes")
 
 
 def _check_rows(path: Path, lists: Any, n_rows: int) -> None:

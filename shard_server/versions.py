@@ -8,16 +8,18 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from types import MappingProxyType
 
 from shard_server.devices import Backend, choose_device, count_gpus, open_backend
+from shard_server.examination import examine_shard, examined_dir, shard_files
 from shard_server.index import ShardIndex
 from shard_server.memory import give_back
 from shard_server.search_thread import SearchThread
-from shard_server.source import IndexSource
+from shard_server.segment import SegmentData, check_place
+from shard_server.source import Brought, IndexSource
 from shoal.errors import ConfigError, FailedPreconditionError, IndexFormatError, NotFoundError
 from shoal.formats.manifest import Manifest
+from shoal.formats.versions import check_file
 
 
 @dataclass(slots=True, eq=False)
@@ -168,9 +170,7 @@ class Versions:
 
     async def _open(self, manifest: Manifest, backend: Backend) -> ShardIndex:
         files = await self._source.bring(manifest, self.shard)
-        data = await asyncio.to_thread(
-            partial(ShardIndex.read, files.folder, manifest, self.shard, check=files.check)
-        )
+        data = await asyncio.to_thread(_read, files, manifest, self.shard)
         index = await self._thread.own(
             lambda: ShardIndex.place(manifest, self.shard, data, backend)
         )
@@ -195,3 +195,14 @@ class Versions:
             await self._thread.own(held.index.close)
         if unused:
             await asyncio.to_thread(give_back)
+
+
+def _read(files: Brought, manifest: Manifest, shard: int) -> tuple[SegmentData, ...]:
+    """Checksums first, then a child opens the files, then this process."""
+    if shard < len(manifest.shards):
+        for entry in shard_files(manifest, shard):
+            files.check(files.folder, entry)
+        # without checksums nobody knows that the bytes are those of the last time
+        remembered = examined_dir() if files.check is check_file else None
+        examine_shard(files.folder, manifest, shard, remembered=remembered)
+    return ShardIndex.read(files.folder, manifest, shard, check=check_place)

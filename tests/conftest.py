@@ -19,3 +19,13 @@ settings.load_profile("shoal")
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20261123)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seeds", type=int, default=3, help="how many seeds the killing tests run")
+
+
+@pytest.fixture
+def seeds(request: pytest.FixtureRequest) -> int:
+    """How many seeds a killing test runs: few in every run of the tests, 50 when asked."""
+    return int(request.config.getoption("--seeds"))

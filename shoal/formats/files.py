@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from shoal.errors import LockedError, StorageError
+from shoal.errors import IndexFormatError, LockedError, StorageError
 
 LOCK_FILE = ".lock"
 
@@ -29,6 +29,13 @@ def guard_storage(path: Path) -> Iterator[None]:
         raise StorageError(
             f"{where}: can't be written: {error.strerror}; {advice} another folder"
         ) from error
+
+
+def stay_inside(folder: Path, path: Path) -> Path:
+    """`path`, whose links don't lead out of `folder`; else IndexFormatError. Opens nothing."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise IndexFormatError(f"{path}: leads out of the index folder")
+    return path
 
 
 def sha256_of(path: Path) -> str:

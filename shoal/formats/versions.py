@@ -13,7 +13,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from shoal.errors import IndexFormatError
-from shoal.formats.files import fsync_dir, guard_storage, sha256_of, write_durably
+from shoal.formats.files import fsync_dir, guard_storage, sha256_of, stay_inside, write_durably
 from shoal.formats.manifest import FileEntry, Manifest
 
 CURRENT_FILE = "CURRENT"
@@ -36,7 +36,7 @@ def read_current(index_dir: Path) -> Current:
     """The live version of the index at `index_dir`; IndexFormatError where there is none."""
     path = index_dir / CURRENT_FILE
     try:
-        line = path.read_bytes().decode("ascii", "replace")
+        line = stay_inside(index_dir, path).read_bytes().decode("ascii", "replace")
     except FileNotFoundError:
         raise IndexFormatError(
             f"{index_dir} holds no index (no {CURRENT_FILE}); make one with `shoal index build`"
@@ -77,7 +77,7 @@ def load_manifest(index_dir: Path, version: int | None = None) -> Manifest:
         expected = _read_checksum(index_dir, version)
     path = _version_dir(index_dir, version) / MANIFEST_FILE
     try:
-        content = path.read_bytes()
+        content = stay_inside(index_dir, path).read_bytes()
     except OSError as error:
         raise IndexFormatError(f"{path}: can't be read: {error.strerror}") from error
     return parse_manifest(path, content, Current(version, expected))
@@ -141,9 +141,7 @@ def check_file(index_dir: Path, entry: FileEntry) -> Path:
     """The path of `entry`'s file, once its place, size and SHA-256 hold; else IndexFormatError."""
     path = index_dir / entry.path
     try:
-        if not path.resolve().is_relative_to(index_dir.resolve()):
-            raise IndexFormatError(f"{path}: leads out of the index folder")
-        n_bytes = path.stat().st_size
+        n_bytes = stay_inside(index_dir, path).stat().st_size
         if n_bytes != entry.n_bytes:
             raise IndexFormatError(f"{path}: {n_bytes} bytes, the manifest says {entry.n_bytes}")
         if sha256_of(path) != entry.sha256:
@@ -162,7 +160,7 @@ def _version_dir(index_dir: Path, version: int) -> Path:
 def _read_checksum(index_dir: Path, version: int) -> str:
     path = _version_dir(index_dir, version) / CHECKSUM_FILE
     try:
-        return path.read_bytes().decode("ascii", "replace").strip()
+        return stay_inside(index_dir, path).read_bytes().decode("ascii", "replace").strip()
     except OSError as error:
         raise IndexFormatError(
             f"{path}: can't be read: {error.strerror}; versions here: {list_versions(index_dir)}"

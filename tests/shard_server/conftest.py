@@ -1,6 +1,5 @@
 """Small indexes in format 1, written here so that a shard's tests need no build."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,7 @@ import pytest
 from shard_server.devices import CpuBackend
 from shard_server.index import ShardIndex
 from shoal.formats.files import move_into_store
+from shoal.formats.ids import hash64, hash_ids, write_ids
 from shoal.formats.manifest import FileEntry, Manifest, Partition, Segment, SegmentFiles, Shard
 from shoal.formats.passages import PassageWriter
 from shoal.formats.versions import commit_version, list_versions
@@ -25,10 +25,6 @@ class Corpus(NamedTuple):
 
     vectors: np.ndarray
     queries: np.ndarray
-
-
-def hash64(passage_id: str) -> int:
-    return int.from_bytes(hashlib.blake2b(passage_id.encode(), digest_size=8).digest(), "little")
 
 
 @pytest.fixture(scope="session")
@@ -142,11 +138,7 @@ def _segment(folder, empty, metric, vectors, rows, ids, *, metadata) -> Segment:
             values.append(pa.array([None if i % 2 else int(i) for i in rows], pa.int64()))
             values.append(pa.array([[f"t{i}"] for i in rows], pa.list_(pa.string())))
         writer.write(pa.record_batch(values, schema=writer.schema))
-    hashes = np.array([hash64(ids[i]) for i in rows], dtype=np.uint64)
-    order = np.argsort(hashes)
-    table = pa.table({"hash": hashes[order], "row": order.astype(np.uint32)})
-    with pa.ipc.new_file(str(folder / "ids.arrow"), table.schema) as writer:
-        writer.write_table(table)
+    write_ids(folder / "ids.arrow", hash_ids(ids[i] for i in rows))
     return Segment(
         n_rows=len(rows),
         n_live=len(rows),
