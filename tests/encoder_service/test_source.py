@@ -64,6 +64,33 @@ def test_a_foreign_activation_is_refused(tmp_path, model_maker):
         find_model(str(folder))
 
 
+@pytest.mark.parametrize("kind", ["weights", "module", "auto_map"])
+def test_a_hostile_model_runs_nothing(tmp_path, model_maker, monkeypatch, kind):
+    """Fault 49: pickled weights, a foreign module, code of its own: no canary is ever made."""
+    from encoder_service.towers import load_towers
+
+    canary = tmp_path / "canary"
+    folder = model_maker["sentence"](tmp_path / "model")
+    (tmp_path / "evil.py").write_text(f"open({str(canary)!r}, 'w')")
+    (folder / "evil.py").write_text(f"open({str(canary)!r}, 'w')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    if kind == "weights":
+        for weights in folder.rglob("model.safetensors"):
+            weights.unlink()
+            command = f"cos\nmknod\n(S{str(canary)!r}\ntR."  # pickle for os.mknod(canary)
+            (weights.parent / "pytorch_model.bin").write_text(command)
+    elif kind == "module":
+        modules = json.loads((folder / "modules.json").read_text())
+        modules[1]["type"] = "evil.Pooling"
+        (folder / "modules.json").write_text(json.dumps(modules))
+    else:
+        for settings in folder.rglob("config.json"):
+            model_maker["edit_json"](settings, auto_map={"AutoModel": "evil.Model"})
+    with pytest.raises(ConfigError):
+        load_towers(find_model(str(folder)))
+    assert not canary.exists()
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [("/no/such/folder", "no such folder"), ("a,b,c", "QUESTION,PASSAGE"), ("a,", "QUESTION")],

@@ -236,14 +236,22 @@ async def test_serve_shard_announces_itself_and_drains(tmp_path, corpus, write_i
 @pytest.mark.end_to_end
 @pytest.mark.parametrize(("damage", "flags", "says"), [
     ("flip", [], "SHA-256 differs"),
+    ("cut", [], "vectors.faiss: 100 bytes"),
+    ("manifest", [], "manifest.json: SHA-256 differs"),
     ("none", ["--shard", "5"], "has 1 shards"),
     ("none", ["--version", "3"], "version 3 is not"),
     ("none", ["--device", "cuda"], "run with --device cpu"),
     ("none", ["--device", "tpu"], "device"),
 ])  # fmt: skip
 def test_what_can_not_be_served_ends_the_process(tmp_path, write_index, damage, flags, says):
-    """Exit 78 and one line on stderr; it never says SERVING."""
+    """Faults 12, 13 and 15: exit 78 and one line on stderr; it never says SERVING."""
     manifest = write_index(tmp_path, n_rows=300)
+    if damage == "cut":
+        path = tmp_path / manifest.shards[0].segments[0].files.vectors.path
+        path.write_bytes(path.read_bytes()[:100])
+    if damage == "manifest":
+        path = tmp_path / "versions" / "000001" / "manifest.json"
+        path.write_bytes(path.read_bytes()[:100])
     if damage == "flip":
         path = tmp_path / manifest.shards[0].segments[0].files.vectors.path
         content = bytearray(path.read_bytes())
