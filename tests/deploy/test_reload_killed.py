@@ -53,6 +53,7 @@ def served_version(target: str, version: int) -> int | None:
     return answer.version
 
 
+@pytest.mark.timeout(3_600)  # for --seeds 50; each wait has its own limit
 def test_a_reload_killed_anywhere_ends_old_or_new(tmp_path, shoal, eventually, seeds):
     """SIGKILL of the router, a shard or the command at a seeded moment; then a reload succeeds."""
     index_dir = tmp_path / "index"
