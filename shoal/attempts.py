@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from shoal.credentials import NO_CREDENTIALS, Credentials
 from shoal.errors import (
     DeadlineExceededError,
     InternalError,
@@ -17,8 +18,9 @@ from shoal.errors import (
     UnavailableError,
 )
 from shoal.retry import pushback_ms_of, retry_delay_s
-from shoal.rpc.channel import MAX_MESSAGE_BYTES
 from shoal.rpc.deadline import Deadline, check_timeout
+from shoal.rpc.handshake import PROBE_TIMEOUT_S, TLS_HANDSHAKE, handshake_fault, is_unmade, probe
+from shoal.rpc.limits import MAX_MESSAGE_BYTES
 from shoal.rpc.request_id import METADATA_KEY, check_request_id
 from shoal.rpc.status import error_of
 from shoal.v1 import search_pb2 as pb
@@ -27,8 +29,16 @@ from shoal.v1 import search_pb2 as pb
 class Attempts:
     """One call's attempts: its deadline and id, and what to do after each failure."""
 
-    def __init__(self, target: str, timeout_s: float, request_id: str | None) -> None:
+    def __init__(
+        self,
+        target: str,
+        timeout_s: float,
+        request_id: str | None,
+        credentials: Credentials = NO_CREDENTIALS,
+    ) -> None:
         self._target = target
+        self._credentials = credentials
+        self._is_probed = False
         self._timeout_s = timeout_s
         self._deadline = Deadline.after(check_timeout(timeout_s))
         self._request_id = uuid.uuid4().hex if request_id is None else check_request_id(request_id)
@@ -39,12 +49,29 @@ class Attempts:
         self._n_made += 1
         return {
             "timeout": self._deadline.remaining_s(),
-            "metadata": ((METADATA_KEY, self._request_id),),
+            "metadata": ((METADATA_KEY, self._request_id), *self._credentials.metadata),
         }
 
-    def delay_s(self, failure: grpc.RpcError) -> float:
-        """Seconds until the next attempt; raises the typed error where there is none."""
+    def needs_probe(self, failure: grpc.RpcError) -> bool:
+        """Whether no connection was made and gRPC doesn't say why; true at most once a call."""
+        error = error_of(failure)
+        unclear = not self._is_probed and is_unmade(error.message) and not self._fault(error)
+        self._is_probed = self._is_probed or unclear
+        return unclear
+
+    def probe(self) -> str:
+        """What a second look at the server shows of the handshake; blocks, 1 s a step at most."""
+        limit_s = max(0.01, min(PROBE_TIMEOUT_S, self._deadline.remaining_s()))
+        return probe(self._target, self._credentials.tls, limit_s)
+
+    def delay_s(self, failure: grpc.RpcError, probed: str = "") -> float:
+        """Seconds until the next attempt; raises the typed error where there is none.
+
+        A handshake that failed would fail again, so it isn't tried again; `probed` is what `probe`
+        told, where it was asked.
+        """
         error = error_of(failure, self._request_id)
+        self._refuse_handshake(error, probed)
         trailing: Any = failure.trailing_metadata()
         delay_s = retry_delay_s(
             error,
@@ -56,6 +83,25 @@ class Attempts:
         if delay_s is None:
             raise self._told(error) from None
         return delay_s
+
+    def unready(self, failure: grpc.RpcError, probed: str) -> str:
+        """Why the server doesn't serve yet; raises where waiting won't help, as `delay_s`."""
+        error = error_of(failure)
+        self._refuse_handshake(error, probed)
+        return error.message
+
+    def _refuse_handshake(self, error: ShoalError, probed: str) -> None:
+        if fault := probed or self._fault(error):
+            raise UnavailableError(
+                f"no connection to {self._target}: {fault}",
+                request_id=self._request_id,
+                reason=TLS_HANDSHAKE,
+            ) from None
+
+    def _fault(self, error: ShoalError) -> str:
+        if not isinstance(error, UnavailableError) or not is_unmade(error.message):
+            return ""
+        return handshake_fault(error.message, self._target, self._credentials.tls)
 
     def _told(self, error: ShoalError) -> ShoalError:
         # what gRPC itself says here names neither the server nor the limit that was set

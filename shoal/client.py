@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from shoal.answers import Answer, Answers, Index, answer_of, answers_of, index_of
 from shoal.attempts import Attempts, checked, not_ready, refuse_oversized
+from shoal.credentials import Credentials, Tls
 from shoal.requests import (
     Queries,
     SearchOptions,
@@ -26,7 +27,6 @@ from shoal.requests import (
 )
 from shoal.rpc.channel import open_channel, open_sync_channel
 from shoal.rpc.deadline import Deadline, check_timeout
-from shoal.rpc.status import error_of
 from shoal.target import check_target
 from shoal.v1 import search_pb2 as pb
 from shoal.v1 import search_pb2_grpc
@@ -41,14 +41,21 @@ _Response = TypeVar("_Response")
 class Client:
     """A blocking client of one router; threads may share it."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *, token: str = "", tls: Tls | None = None) -> None:
         """Opens a channel to `target`, HOST:PORT; connects at the first call.
 
+        Args:
+            target: the router.
+            token: what the server knows this program by, where it asks.
+            tls: how to know the server; plaintext without it.
+
         Raises:
-            InvalidArgumentError: `target` is no address.
+            InvalidArgumentError: `target` is no address, or a token would go there in plaintext.
+            ConfigError: a file of `tls` can't be read.
         """
         self.target = check_target(target)
-        self._channel = open_sync_channel(target)
+        self._credentials = Credentials(tls=tls, token=token)
+        self._channel = open_sync_channel(target, self._credentials)
         self._stub = search_pb2_grpc.SearchServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
@@ -101,13 +108,15 @@ class Client:
     def wait_ready(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         """Returns once the cluster serves; UnavailableError where it doesn't within the time."""
         deadline = Deadline.after(check_timeout(timeout_s))
+        attempts = Attempts(self.target, timeout_s, None, self._credentials)
         request = health_pb2.HealthCheckRequest(service=_SERVICE)
         why = "no answer"
         while not deadline.expired:
             try:
                 status = self._health.Check(request, timeout=deadline.remaining_s()).status
             except grpc.RpcError as failure:
-                why = error_of(failure).message
+                probed = attempts.probe() if attempts.needs_probe(failure) else ""
+                why = attempts.unready(failure, probed)
             else:
                 if status == health_pb2.HealthCheckResponse.SERVING:
                     return
@@ -139,27 +148,30 @@ class Client:
     def _call(
         self, method: Callable[..., _Response], request: Any, timeout_s: float, given_id: str | None
     ) -> _Response:
-        attempts = Attempts(self.target, timeout_s, given_id)
+        attempts = Attempts(self.target, timeout_s, given_id, self._credentials)
         refuse_oversized(request.ByteSize())
         while True:
             try:
                 return method(request, **attempts.next())
             except grpc.RpcError as failure:
-                delay_s = attempts.delay_s(failure)
+                probed = attempts.probe() if attempts.needs_probe(failure) else ""
+                delay_s = attempts.delay_s(failure, probed)
             time.sleep(delay_s)
 
 
 class AsyncClient:
     """The same client with await; belongs to the event loop that it was made in."""
 
-    def __init__(self, target: str) -> None:
-        """Opens a channel to `target`, HOST:PORT; connects at the first call.
+    def __init__(self, target: str, *, token: str = "", tls: Tls | None = None) -> None:
+        """Opens a channel to `target`, HOST:PORT; as `Client`.
 
         Raises:
-            InvalidArgumentError: `target` is no address.
+            InvalidArgumentError: `target` is no address, or a token would go there in plaintext.
+            ConfigError: a file of `tls` can't be read.
         """
         self.target = check_target(target)
-        self._channel = open_channel(target)
+        self._credentials = Credentials(tls=tls, token=token)
+        self._channel = open_channel(target, self._credentials)
         self._stub = search_pb2_grpc.SearchServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
@@ -203,13 +215,16 @@ class AsyncClient:
     async def wait_ready(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         """Returns once the cluster serves; UnavailableError where it doesn't within the time."""
         deadline = Deadline.after(check_timeout(timeout_s))
+        attempts = Attempts(self.target, timeout_s, None, self._credentials)
         request = health_pb2.HealthCheckRequest(service=_SERVICE)
         why = "no answer"
         while not deadline.expired:
             try:
                 reply = await self._health.Check(request, timeout=deadline.remaining_s())
             except grpc.RpcError as failure:
-                why = error_of(failure).message
+                unclear = attempts.needs_probe(failure)
+                probed = await asyncio.to_thread(attempts.probe) if unclear else ""
+                why = attempts.unready(failure, probed)
             else:
                 if reply.status == health_pb2.HealthCheckResponse.SERVING:
                     return
@@ -245,11 +260,13 @@ class AsyncClient:
         timeout_s: float,
         given_id: str | None,
     ) -> _Response:
-        attempts = Attempts(self.target, timeout_s, given_id)
+        attempts = Attempts(self.target, timeout_s, given_id, self._credentials)
         refuse_oversized(request.ByteSize())
         while True:
             try:
                 return await method(request, **attempts.next())
             except grpc.RpcError as failure:
-                delay_s = attempts.delay_s(failure)
+                unclear = attempts.needs_probe(failure)
+                probed = await asyncio.to_thread(attempts.probe) if unclear else ""
+                delay_s = attempts.delay_s(failure, probed)
             await asyncio.sleep(delay_s)

@@ -5,7 +5,6 @@ environment, `--port 50051` from the command line. What no field knows is an err
 """
 
 import argparse
-import ipaddress
 import os
 import tomllib
 import types
@@ -17,6 +16,7 @@ from typing import Any, Literal, NoReturn, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from shoal.credentials import is_loopback
 from shoal.errors import ConfigError, InvalidArgumentError
 
 
@@ -28,7 +28,20 @@ class ProcessConfig(BaseModel):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(0, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     insecure: bool = Field(
-        default=False, description="serve plaintext, without tokens, on an address others reach"
+        default=False, description="serve plaintext, or without tokens, where others reach it"
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file of the certificate and its chain; serves TLS"
+    )
+    tls_key: Path | None = Field(None, description="PEM file of the certificate's key")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file of who signs callers' certificates; asks for one (mutual TLS)"
+    )
+    tokens: Path | None = Field(
+        None, description="YAML file of who may call what ('shoal token new'); asks for a token"
+    )
+    internal_token_file: Path | None = Field(
+        None, description="file with the token that this cluster's own processes share"
     )
     address_file: Path | None = Field(
         None, description="where to write the address, as JSON, once listening"
@@ -38,6 +51,9 @@ class ProcessConfig(BaseModel):
     )
     grace_s: float = Field(10.0, ge=0, description="seconds that calls get to end on SIGTERM")
     parent_pid: int | None = Field(None, description="end when this parent process is gone")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="log lines as JSON or text; auto: text on a terminal alone"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe log lines to write"
     )
@@ -101,15 +117,29 @@ def _validated(model: type[Model], prog: str, values: Mapping[str, Any]) -> Mode
 
 
 def refuse_exposed(config: ProcessConfig) -> None:
-    """Raises ConfigError for an address that other machines reach, unless `insecure` says so."""
-    try:
-        loopback = ipaddress.ip_address(config.host).is_loopback
-    except ValueError:
-        loopback = config.host == "localhost"
-    if not loopback and not config.insecure:
+    """Refuses doors that stand open: half-given TLS, and an address that other machines reach.
+
+    Raises:
+        ConfigError: a certificate without its key; or neither loopback, nor TLS with tokens, nor
+            `insecure`.
+    """
+    if (config.tls_certificate is None) != (config.tls_key is None):
+        raise ConfigError("tls_certificate and tls_key come together; one of them is missing")
+    if config.tls_client_ca is not None and config.tls_certificate is None:
+        raise ConfigError("tls_client_ca asks for callers' certificates in TLS: give "
+                          "tls_certificate and tls_key as well")  # fmt: skip
+    if is_loopback(config.host) or config.insecure:
+        return
+    lacks = []
+    if config.tls_certificate is None:
+        lacks.append("in plaintext")
+    if config.tokens is None and config.internal_token_file is None:
+        lacks.append("without tokens")
+    if lacks:
         raise ConfigError(
-            f"host {config.host} can be reached by other machines, in plaintext and without "
-            "tokens; listen on 127.0.0.1, or say --insecure if the network is yours alone"
+            f"host {config.host} can be reached by other machines, {' and '.join(lacks)}; "
+            "listen on 127.0.0.1, give --tls-certificate, --tls-key and --tokens, or say "
+            "--insecure if the network is yours alone"
         )
 
 

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 
 import grpc
 
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-"""A request, at most."""
-MAX_REPLY_BYTES = 64 * 1024 * 1024
-"""An answer, at most: 1,024 queries with text don't fit a request's limit."""
+from shoal.credentials import NO_CREDENTIALS, Credentials, Tls, check_credentials, read_pem
+from shoal.rpc.limits import MAX_MESSAGE_BYTES, MAX_REPLY_BYTES
 
 Options = Sequence[tuple[str, int | str]]
 
@@ -31,11 +29,41 @@ CHANNEL_OPTIONS: Options = (
 )
 
 
-def open_channel(target: str) -> grpc.aio.Channel:
-    """A plaintext asyncio channel to `target` (host:port, or any gRPC name)."""
-    return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+def open_channel(target: str, credentials: Credentials = NO_CREDENTIALS) -> grpc.aio.Channel:
+    """An asyncio channel to `target` (host:port, or any gRPC name), in TLS where they say so.
+
+    The token is not the channel's: every call passes `credentials.metadata`, which costs nothing;
+    gRPC's own call credentials take a thread's turn a call.
+
+    Raises:
+        InvalidArgumentError: a token that would cross a network in plaintext.
+        ConfigError: a certificate, key or authority that can't be read.
+    """
+    tls = check_credentials(target, credentials).tls
+    if tls is None:
+        return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+    return grpc.aio.secure_channel(target, _tls_credentials(tls), options=_tls_options(tls))
 
 
-def open_sync_channel(target: str) -> grpc.Channel:
-    """A plaintext blocking channel to `target`."""
-    return grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+def open_sync_channel(target: str, credentials: Credentials = NO_CREDENTIALS) -> grpc.Channel:
+    """A blocking channel to `target`; as `open_channel`."""
+    tls = check_credentials(target, credentials).tls
+    if tls is None:
+        return grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+    return grpc.secure_channel(target, _tls_credentials(tls), options=_tls_options(tls))
+
+
+def _tls_credentials(tls: Tls) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(
+        root_certificates=read_pem(tls.ca, "the TLS authority") if tls.ca else None,
+        private_key=read_pem(tls.key, "the TLS key") if tls.key else None,
+        certificate_chain=(
+            read_pem(tls.certificate, "the TLS certificate") if tls.certificate else None
+        ),
+    )
+
+
+def _tls_options(tls: Tls) -> Options:
+    if not tls.server_name:
+        return CHANNEL_OPTIONS
+    return (*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", tls.server_name))

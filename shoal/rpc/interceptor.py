@@ -1,11 +1,12 @@
-"""The one interceptor: around every handler it adopts the request id, refuses what can't be read
-and unknown fields, translates errors, and counts.
+"""The one interceptor: it asks who calls, and around every handler of ours it adopts the request
+id, refuses what can't be read and unknown fields, translates errors, counts, and audits.
 
 Handlers raise ShoalErrors and know nothing of status codes. A fault of ours is logged with its
 traceback under the request id; the caller gets the id and no internals.
 """
 
 import asyncio
+import contextvars
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,14 +21,21 @@ from shoal.errors import (
     DeadlineExceededError,
     InternalError,
     InvalidArgumentError,
+    PermissionDeniedError,
     ShoalError,
 )
 from shoal.rpc import metrics
-from shoal.rpc.request_id import METADATA_KEY, adopt_request_id
+from shoal.rpc.access import Guard, is_audited
+from shoal.rpc.request_id import METADATA_KEY, adopt_request_id, current_request_id
 from shoal.rpc.status import short_message, trailing_metadata
 from shoal.rpc.unknown import refuse_unknown_fields
 
 logger = logging.getLogger(__name__)
+audit = logging.getLogger("shoal.audit")
+
+_REFUSED = "refused"
+"""What metrics call an RPC that was refused at the door."""
+_caller: contextvars.ContextVar[str] = contextvars.ContextVar("shoal_caller", default="")
 
 # quoted: grpc's classes are generic for the type checker alone
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -37,9 +45,13 @@ Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
 class ShoalInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the handlers of our own services; gRPC's own (health, reflection) pass as they are."""
+    """Wraps the handlers of our own services; gRPC's own (health, reflection) pass as they are.
 
-    def __init__(self) -> None:
+    With a guard every call is judged first, before a byte of its request is read.
+    """
+
+    def __init__(self, guard: Guard | None = None) -> None:
+        self._guard = guard
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -47,6 +59,13 @@ class ShoalInterceptor(grpc.aio.ServerInterceptor):
     ) -> MaybeHandler:
         """The wrapped handler, made once a method."""
         method = handler_call_details.method
+        if self._guard is not None:
+            # pairs, whatever their class
+            metadata: Any = handler_call_details.invocation_metadata or ()
+            verdict = self._guard.judge(method, metadata, time.time())
+            if verdict.refusal is not None:
+                return _refusing(method, verdict.caller, verdict.refusal)
+            _caller.set(verdict.caller)
         wrapped = self._wrapped.get(method)
         if wrapped is None:
             handler: MaybeHandler = await continuation(handler_call_details)
@@ -54,6 +73,18 @@ class ShoalInterceptor(grpc.aio.ServerInterceptor):
                 return handler
             wrapped = self._wrapped[method] = _wrap(method, handler)
         return wrapped
+
+
+def _refusing(method: str, caller: str, refusal: ShoalError) -> Handler:
+    # of the streaming kind whatever the method is: gRPC reads no request for it
+    async def handle(requests: Any, context: Context) -> None:  # noqa: ARG001 -- gRPC passes them
+        _adopt(context)
+        if isinstance(refusal, PermissionDeniedError):
+            _audit(method, caller, refusal.code.name)
+        # the method's name is the caller's to choose, so it is no label
+        await _refuse(_REFUSED, context, refusal)
+
+    return grpc.stream_stream_rpc_method_handler(handle)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +119,7 @@ def _wrap(method: str, handler: Handler) -> Handler:
     read = _reader(handler.request_deserializer)
     if handler.unary_unary is not None:
         return grpc.unary_unary_rpc_method_handler(
-            _around_unary(rpc, handler.unary_unary),
+            _around_unary(method, handler.unary_unary),
             request_deserializer=read,
             response_serializer=handler.response_serializer,
         )
@@ -101,7 +132,9 @@ def _wrap(method: str, handler: Handler) -> Handler:
     raise TypeError(f"{method}: no service of ours streams in one direction only")
 
 
-def _around_unary(rpc: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
+def _around_unary(method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
+    rpc = method.rpartition("/")[2]
+    audited = is_audited(method)
     seconds = metrics.REQUEST_SECONDS.labels(rpc)
     ok = metrics.REQUESTS.labels(rpc, grpc.StatusCode.OK.name)
 
@@ -113,7 +146,11 @@ def _around_unary(rpc: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
             refuse_unknown_fields(message)
             response = await behavior(message, context)
         except Exception as failure:  # noqa: BLE001 -- the one place where every failure ends
+            if audited:
+                _audit(method, _caller.get(), as_shoal_error(failure).code.name)
             await _refuse(rpc, context, failure)
+        if audited:
+            _audit(method, _caller.get(), grpc.StatusCode.OK.name)
         ok.inc()
         seconds.observe(time.perf_counter() - begun_s)
         return response
@@ -152,6 +189,14 @@ def _adopt(context: Context) -> None:
             given = value if isinstance(value, str) else ""
     request_id = adopt_request_id(given)
     context.set_trailing_metadata(((METADATA_KEY, request_id),))
+
+
+def _audit(method: str, caller: str, outcome: str) -> None:
+    who, request_id = caller or "anonymous", current_request_id()
+    audit.info(
+        "%s called %s: %s, request %s", who, method, outcome, request_id,
+        extra={"who": who, "rpc": method, "outcome": outcome},
+    )  # fmt: skip
 
 
 async def _refuse(rpc: str, context: Context, failure: Exception) -> NoReturn:

@@ -25,25 +25,16 @@ from grpc_reflection.v1alpha import reflection
 from shoal.config import ProcessConfig, load_config, refuse_exposed
 from shoal.errors import ShoalError, StorageError
 from shoal.json_file import write_json
-from shoal.rpc.channel import MAX_MESSAGE_BYTES, MAX_REPLY_BYTES
+from shoal.rpc.access import AccessFiles, Guard
+from shoal.rpc.certificates import CertificateFiles, ServerCertificates
 from shoal.rpc.interceptor import ShoalInterceptor
+from shoal.rpc.limits import server_options
+from shoal.rpc.logs import start_logging
 from shoal.rpc.metrics import start_metrics_page
 
 logger = logging.getLogger(__name__)
 
 Config = TypeVar("Config", bound=ProcessConfig)
-
-_SERVER_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_REPLY_BYTES),
-    ("grpc.so_reuseport", 0),  # a port in use must be an error, not a second listener
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.server_handshake_timeout_ms", 10_000),
-    ("grpc.max_concurrent_streams", 4_096),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +61,17 @@ async def serve(
         stop: what must be done after the last call.
 
     Raises:
-        ConfigError: an address that others can reach, without `insecure`.
+        ConfigError: an address that others can reach, without `insecure`; TLS or tokens files
+            that can't be used.
         StorageError: the port is taken.
     """
     refuse_exposed(config)
+    certificates = _certificates(config)
+    interceptor = ShoalInterceptor(_guard(config))
     stopping = asyncio.Event()
     with _signals(stopping):
         _die_with_parent(config.parent_pid)
-        server = grpc.aio.server(interceptors=(ShoalInterceptor(),), options=_SERVER_OPTIONS)
+        server = grpc.aio.server(interceptors=(interceptor,), options=server_options())
         health = HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         names = [service.full_name for service in services]
@@ -89,7 +83,7 @@ async def serve(
             [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
              reflection.SERVICE_NAME], server)  # fmt: skip
         try:
-            address = _bind(server, config)
+            address = _bind(server, config, certificates)
         except ShoalError:
             # a gRPC server that was made and never ran leaves a thread that outlives the
             # interpreter and writes of it on stderr
@@ -123,11 +117,7 @@ def run(
     """
     try:
         config = load_config(model, prog, sys.argv[1:])
-        logging.basicConfig(
-            level=config.log_level.upper(),
-            format=f"%(asctime)s %(levelname)s {prog} %(name)s: %(message)s",
-            stream=sys.stderr,
-        )
+        start_logging(prog, level=config.log_level, form=config.log_format, stream=sys.stderr)
         uvloop.run(main(config))
     except ShoalError as error:
         sys.stderr.write(f"{prog}: error: {error.message}\n")
@@ -136,11 +126,32 @@ def run(
         sys.exit(130)
 
 
-def _bind(server: grpc.aio.Server, config: ProcessConfig) -> str:
+def _certificates(config: ProcessConfig) -> ServerCertificates | None:
+    if config.tls_certificate is None or config.tls_key is None:
+        return None
+    files = CertificateFiles(
+        certificate=config.tls_certificate, key=config.tls_key, client_ca=config.tls_client_ca
+    )
+    return ServerCertificates(files)
+
+
+def _guard(config: ProcessConfig) -> Guard | None:
+    """None where neither file is given: then nobody is asked, and no call pays for it."""
+    if config.tokens is None and config.internal_token_file is None:
+        return None
+    return Guard(AccessFiles(tokens=config.tokens, internal_token=config.internal_token_file))
+
+
+def _bind(
+    server: grpc.aio.Server, config: ProcessConfig, certificates: ServerCertificates | None
+) -> str:
     host = f"[{config.host}]" if ":" in config.host else config.host
     wanted = f"{host}:{config.port}"
     try:
-        port = server.add_insecure_port(wanted)
+        if certificates is None:
+            port = server.add_insecure_port(wanted)
+        else:
+            port = server.add_secure_port(wanted, certificates.credentials())
     except RuntimeError as failure:
         raise StorageError(
             f"can't listen on {wanted}: it is taken or not an address of this machine; "

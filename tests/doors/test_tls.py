@@ -1,0 +1,180 @@
+"""TLS at the door: who is let in, and how a handshake that fails is told (faults 43, 44, 45)."""
+
+import asyncio
+import functools
+import time
+from dataclasses import replace
+
+import grpc
+import numpy as np
+import pytest
+
+from shoal.client import AsyncClient, Client
+from shoal.credentials import Tls
+from shoal.errors import ConfigError, UnavailableError
+from shoal.rpc import certificates
+from shoal.rpc.certificates import CertificateFiles, ServerCertificates, describe_certificate
+from shoal.rpc.handshake import TLS_HANDSHAKE
+
+VECTOR = np.ones(4, np.float32)
+
+
+def credentials_of(files, client_ca=None):
+    """Served as they are, checked by nobody."""
+    pair = (files.key.read_bytes(), files.certificate.read_bytes())
+    ca = client_ca.file.read_bytes() if client_ca else None
+    return grpc.ssl_server_credentials([pair], ca, require_client_auth=client_ca is not None)
+
+
+async def ask(target, tls, timeout_s=10.0):
+    async with AsyncClient(target, tls=tls) as client:
+        return await client.search(vector=VECTOR, timeout_s=timeout_s)
+
+
+async def refusal(target, tls):
+    """The messages of both clients and both ways of asking, each within 2 s."""
+
+    def blocking(method):
+        begun_s = time.monotonic()
+        with Client(target, tls=tls) as client:
+            asked = (
+                functools.partial(client.search, vector=VECTOR)
+                if method == "search"
+                else client.wait_ready
+            )
+            with pytest.raises(UnavailableError) as told:
+                asked(timeout_s=30)
+        assert time.monotonic() - begun_s < 6.0, "three times what is promised"
+        return told.value
+
+    errors = [await asyncio.to_thread(blocking, method) for method in ("search", "wait_ready")]
+    with pytest.raises(UnavailableError) as told:
+        await ask(target, tls, 30)
+    async with AsyncClient(target, tls=tls) as client:
+        with pytest.raises(UnavailableError) as unready:
+            await client.wait_ready(timeout_s=30)
+    errors += [told.value, unready.value]
+    assert {error.reason for error in errors} == {TLS_HANDSHAKE}
+    return {error.message for error in errors}
+
+
+async def test_a_trusted_certificate_is_let_through(server_on, authority, localhost):
+    """The plain case, by name and by address: the certificate carries both."""
+    async with server_on(credentials_of(localhost)) as target:
+        tls = Tls(ca=authority.file)
+        assert (await ask(target, tls)).index == "hidden"
+        assert (await ask(target.replace("localhost", "127.0.0.1"), tls)).index == "hidden"
+
+
+async def test_an_expired_certificate_is_called_expired(server_on, authority):
+    """Fault 43: the operator must learn that a renewal was missed, not that "it failed"."""
+    files = authority.sign("expired", "localhost", ended=True)
+    async with server_on(credentials_of(files)) as target:
+        told = await refusal(target, Tls(ca=authority.file))
+        assert all("certificate has expired" in message for message in told)
+
+
+async def test_another_authority_is_named(server_on, authority, stranger, localhost):
+    """Fault 43: the error names the file that was trusted, for that is what must change."""
+    async with server_on(credentials_of(localhost)) as target:
+        told = await refusal(target, Tls(ca=stranger.file))
+        wanted = f"is not signed by the authority in {stranger.file}"
+        assert all(wanted in message for message in told)
+
+
+async def test_another_name_is_named(server_on, authority):
+    """Fault 43: the name asked for is told; `server_name` is the way to say another."""
+    files = authority.sign("elsewhere", "search.example.com")
+    async with server_on(credentials_of(files)) as target:
+        told = await refusal(target, Tls(ca=authority.file))
+        assert all("is not for 'localhost'" in message for message in told)
+        assert (await ask(target, Tls(ca=authority.file, server_name="search.example.com"))).index
+
+
+async def test_a_missing_or_foreign_client_certificate_is_told(
+    server_on, authority, stranger, localhost
+):
+    """Mutual TLS: gRPC says "Socket closed"; a second look says what the server asked for."""
+    mine = authority.sign("mine", "client")
+    foreign = stranger.sign("foreign", "client")
+    async with server_on(credentials_of(localhost, authority)) as target:
+        trusting = Tls(ca=authority.file)
+        told = await refusal(target, trusting)
+        wanted = "asks for a client certificate, and this client has none"
+        assert all(wanted in message for message in told)
+        told = await refusal(
+            target, replace(trusting, certificate=foreign.certificate, key=foreign.key)
+        )
+        assert all("does not take this client's" in message for message in told)
+        known = replace(trusting, certificate=mine.certificate, key=mine.key)
+        assert (await ask(target, known)).index == "hidden"
+
+
+async def test_plaintext_to_tls_is_told_as_that(server_on, localhost):
+    """Fault 44: not the deadline, and not "Socket closed"."""
+    async with server_on(credentials_of(localhost)) as target:
+        told = await refusal(target, None)
+        assert all("the server speaks TLS" in message for message in told)
+
+
+async def test_tls_to_plaintext_is_told_as_that(server_on, authority):
+    """Fault 44, the other way round."""
+    async with server_on() as target:
+        told = await refusal(target, Tls(ca=authority.file))
+        assert all("the server speaks plaintext" in message for message in told)
+
+
+async def test_a_server_that_is_down_is_not_blamed_on_tls(server_on, authority):
+    """A probe that learns nothing says nothing; the retries go on as for any restart."""
+    async with server_on() as target:
+        pass
+    with pytest.raises(UnavailableError) as told:
+        await ask(target, Tls(ca=authority.file), 1.0)
+    assert told.value.reason == ""
+    assert "no server answers" in told.value.message
+
+
+async def test_a_new_certificate_is_taken_without_a_restart(
+    server_on, authority, stranger, tmp_path, monkeypatch
+):
+    """Fault 45: calls go on all the while, and a half-written pair changes nothing."""
+    monkeypatch.setattr(certificates, "_CHECK_EVERY_S", 0.0)
+    files = authority.sign("rotating", "localhost", folder=tmp_path)
+    reading = ServerCertificates(CertificateFiles(certificate=files.certificate, key=files.key))
+    old, new = Tls(ca=authority.file), Tls(ca=stranger.file)
+    async with server_on(reading.credentials()) as target:
+        assert (await ask(target, old)).index
+        async with AsyncClient(target, tls=old) as client:
+            await client.search(vector=VECTOR)
+            renewed = stranger.sign("renewed", "localhost", folder=tmp_path)
+            renewed.certificate.replace(files.certificate)
+            assert (await ask(target, old)).index, "without its key it isn't taken"
+            renewed.key.replace(files.key)
+            assert (await ask(target, new)).index
+            with pytest.raises(UnavailableError):
+                await ask(target, old)
+            await client.search(vector=VECTOR)  # an open connection goes on
+
+
+def test_files_that_cannot_serve_are_refused_at_the_start(authority, stranger, localhost, tmp_path):
+    """A process that starts and then refuses every handshake would look healthy."""
+    good = CertificateFiles(certificate=localhost.certificate, key=localhost.key)
+    ended = authority.sign("ended", "localhost", ended=True, folder=tmp_path)
+    not_pem = tmp_path / "not.pem"
+    not_pem.write_text("hello")
+    for files, why in (
+        (replace(good, certificate=tmp_path / "none.pem"), "can't read"),
+        (replace(good, certificate=not_pem), "no PEM file"),
+        (replace(good, key=ended.key), "do not go together"),
+        (replace(good, client_ca=not_pem), "no PEM file"),
+        (CertificateFiles(certificate=ended.certificate, key=ended.key), "expired"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            ServerCertificates(files)
+    ServerCertificates(good)
+
+
+def test_a_certificate_tells_its_names(localhost):
+    """Launchers connect by a name that the certificate carries."""
+    files = CertificateFiles(certificate=localhost.certificate, key=localhost.key)
+    assert set(describe_certificate(files).names) == {"localhost", "127.0.0.1"}

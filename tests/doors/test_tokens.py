@@ -1,0 +1,256 @@
+"""Tokens at the door: who may call what, and what a refusal gives away (faults 41, 42)."""
+
+import json
+import logging
+import time
+
+import grpc
+import numpy as np
+import pytest
+import yaml
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from shoal.client import AsyncClient, Client
+from shoal.credentials import Credentials, is_loopback_target
+from shoal.errors import (
+    ConfigError,
+    InvalidArgumentError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
+from shoal.internal.v1 import admin_pb2, admin_pb2_grpc
+from shoal.rpc.access import AccessFiles, Guard
+from shoal.rpc.channel import open_channel
+from shoal.rpc.tokens import entry_of, new_token, read_tokens
+
+VECTOR = np.ones(4, np.float32)
+SEARCH = "/shoal.v1.SearchService/Search"
+SEARCHER, OPERATOR, FORMER = new_token(), new_token(), new_token()
+
+
+def write_tokens(path, *entries):
+    path.write_text(yaml.safe_dump({"tokens": list(entries)}))
+    return path
+
+
+@pytest.fixture
+def tokens(tmp_path):
+    return write_tokens(
+        tmp_path / "tokens.yaml",
+        entry_of("website", SEARCHER, ["search"], None),
+        entry_of("ops", OPERATOR, ["admin", "search"], "2999-01-01"),
+        entry_of("former", FORMER, ["search", "admin"], "2020-01-01T00:00:00Z"),
+    )
+
+
+def bearer(token):
+    return Credentials(token=token).metadata
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        (),
+        bearer("wrong"),
+        bearer(SEARCHER[:-1]),
+        bearer(SEARCHER + "x"),
+        bearer(FORMER),
+        (("authorization", SEARCHER),),
+        (("authorization", f"Basic {SEARCHER}"),),
+        (("authorization", "Bearer"),),
+        (("authorization", "Bearer "),),
+        (*bearer(SEARCHER), *bearer(SEARCHER)),
+        (("authorization-bin", f"Bearer {SEARCHER}".encode()),),
+    ],
+)
+async def test_without_a_valid_token_nothing_is_told(server_on, tokens, metadata):
+    """Fault 41: unary calls, streams, reflection and methods that don't exist, all alike."""
+    async with server_on(tokens=tokens) as target, open_channel(target) as channel:
+        for method in (SEARCH, "/shoal.v1.SearchService/ListIndexes", "/any.Service/Thing"):
+            with pytest.raises(grpc.aio.AioRpcError) as told:
+                await channel.unary_unary(method)(b"\xff", metadata=metadata, timeout=10)
+            assert told.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            shown = f"{told.value.details()} {told.value.trailing_metadata()}"
+            assert "hidden" not in shown
+            assert SEARCHER not in shown
+            assert "x-request-id" in shown
+        asked = reflection_pb2.ServerReflectionRequest(list_services="")
+        listing = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
+            iter([asked]), metadata=metadata, timeout=10
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as told:
+            [reply async for reply in listing]
+        assert told.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_valid_token_searches_and_reflects(server_on, tokens):
+    """The open side of the same door; the scheme's case doesn't matter (RFC 7235, 2.1)."""
+    async with server_on(tokens=tokens) as target:
+        async with AsyncClient(target, token=SEARCHER) as client:
+            assert (await client.search(vector=VECTOR)).index == "hidden"
+        async with open_channel(target) as channel:
+            lower = (("authorization", f"bearer {SEARCHER}"),)
+            await channel.unary_unary(SEARCH)(b"", metadata=lower, timeout=10)
+            asked = reflection_pb2.ServerReflectionRequest(list_services="")
+            listing = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
+                iter([asked]), metadata=bearer(SEARCHER), timeout=10
+            )
+            assert len([reply async for reply in listing]) == 1
+
+
+async def test_health_needs_no_token(server_on, tokens):
+    """Load balancers and launchers ask for health and have no secret to show."""
+    async with server_on(tokens=tokens) as target, open_channel(target) as channel:
+        reply = await health_pb2_grpc.HealthStub(channel).Check(
+            health_pb2.HealthCheckRequest(service="shoal.v1.SearchService"), timeout=10
+        )
+        assert reply.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_admin_needs_its_scope_and_leaves_a_line(server_on, tokens, caplog):
+    """Fault 42: who called what, under which id, and how it ended; never the token."""
+    caplog.set_level(logging.INFO)
+    async with server_on(tokens=tokens) as target, open_channel(target) as channel:
+        stub = admin_pb2_grpc.AdminServiceStub(channel)
+        for token, request_id in ((SEARCHER, "denied-1"), (OPERATOR, "allowed-1")):
+            call = stub.GetTopology(
+                admin_pb2.GetTopologyRequest(),
+                metadata=(*bearer(token), ("x-request-id", request_id)),
+                timeout=10,
+            )
+            if token == OPERATOR:
+                await call
+                continue
+            with pytest.raises(grpc.aio.AioRpcError) as told:
+                await call
+            assert told.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    lines = [record for record in caplog.records if record.name == "shoal.audit"]
+    assert [(line.who, line.outcome) for line in lines] == [
+        ("website", "PERMISSION_DENIED"),
+        ("ops", "OK"),
+    ]
+    assert [line.getMessage().rpartition(" ")[2] for line in lines] == ["denied-1", "allowed-1"]
+    assert all(line.rpc.endswith("AdminService/GetTopology") for line in lines)
+    assert not any(token in caplog.text for token in (SEARCHER, OPERATOR))
+
+
+async def test_clients_raise_the_typed_errors(server_on, tokens):
+    """Not to be tried again: a token doesn't become valid by asking twice."""
+    async with server_on(tokens=tokens) as target:
+        async with AsyncClient(target) as client:
+            with pytest.raises(UnauthenticatedError, match="has none"):
+                await client.search(vector=VECTOR)
+        async with AsyncClient(target, token=FORMER) as client:
+            with pytest.raises(UnauthenticatedError, match="of former has expired"):
+                await client.search(vector=VECTOR)
+
+
+def method_of(scope):
+    return {
+        "search": SEARCH,
+        "encode": "/shoal.v1.EncoderService/Encode",
+        "admin": "/shoal.internal.v1.ShardService/SearchShard",
+    }[scope]
+
+
+@pytest.mark.parametrize("given", ["search", "encode", "admin"])
+def test_each_scope_opens_its_own_service_alone(tmp_path, given):
+    """No scope contains another: who administers a cluster need not read what is in it."""
+    path = write_tokens(tmp_path / "t.yaml", entry_of("one", SEARCHER, [given], None))
+    guard = Guard(AccessFiles(tokens=path))
+    for wanted in ("search", "encode", "admin"):
+        verdict = guard.judge(method_of(wanted), bearer(SEARCHER), time.time())
+        assert verdict.caller == "one"
+        assert (verdict.refusal is None) == (wanted == given)
+        if wanted != given:
+            assert isinstance(verdict.refusal, PermissionDeniedError)
+
+
+def test_the_internal_token_opens_everything(tmp_path):
+    """A router encodes, searches shards and loads versions with the one token of its cluster."""
+    secret = tmp_path / "internal"
+    secret.write_text(SEARCHER + "\n")
+    guard = Guard(AccessFiles(internal_token=secret))
+    for scope in ("search", "encode", "admin"):
+        assert guard.judge(method_of(scope), bearer(SEARCHER), 0.0).caller == "internal"
+
+
+def test_a_token_ends_at_its_time(tmp_path):
+    """To the second, though the file is not read again and the token is known already."""
+    path = write_tokens(
+        tmp_path / "t.yaml", entry_of("one", SEARCHER, ["search"], "2030-01-01T00:00:00Z")
+    )
+    guard, end_s = Guard(AccessFiles(tokens=path)), 1_893_456_000
+    assert guard.judge(SEARCH, bearer(SEARCHER), end_s - 1).refusal is None
+    assert guard.judge(SEARCH, bearer(SEARCHER), end_s).refusal is not None
+
+
+def test_a_changed_file_is_taken_and_a_broken_one_is_not(tmp_path, caplog):
+    """A token that is taken out is refused a second later; a typing error closes no door."""
+    path = write_tokens(tmp_path / "t.yaml", entry_of("one", SEARCHER, ["search"], None))
+    guard = Guard(AccessFiles(tokens=path))
+    assert guard.judge(SEARCH, bearer(SEARCHER), 10.0).refusal is None
+    path.write_text("tokens: [")
+    assert guard.judge(SEARCH, bearer(SEARCHER), 12.0).refusal is None
+    assert "the tokens stay as they were" in caplog.text
+    write_tokens(path, entry_of("other", OPERATOR, ["search"], None))
+    assert guard.judge(SEARCH, bearer(SEARCHER), 12.5).refusal is None, "looked at once a second"
+    assert guard.judge(SEARCH, bearer(SEARCHER), 14.0).refusal is not None
+    assert guard.judge(SEARCH, bearer(OPERATOR), 14.0).caller == "other"
+
+
+GOOD = entry_of("one", SEARCHER, ["search"], None)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("", "one list, named tokens"),
+        ("tokens: 3", "one list, named tokens"),
+        (json.dumps({"tokens": [], "more": 1}), "one list, named tokens"),
+        ("tokens: [", "not valid YAML"),
+        (json.dumps({"tokens": ["x"]}), r"tokens\[0\] must have"),
+        (json.dumps({"tokens": [{**GOOD, "scope": "search"}]}), "unknown scope"),
+        (json.dumps({"tokens": [{**GOOD, "sha256": SEARCHER}]}), "64 lower-case"),
+        (json.dumps({"tokens": [{**GOOD, "scopes": ["root"]}]}), "scopes must be some of"),
+        (json.dumps({"tokens": [{**GOOD, "scopes": "search"}]}), "scopes must be some of"),
+        (json.dumps({"tokens": [{**GOOD, "name": "a b"}]}), "the name must be"),
+        (json.dumps({"tokens": [{**GOOD, "expires": "soon"}]}), "expires must be a date"),
+        (json.dumps({"tokens": [GOOD, {**GOOD, "name": "two"}]}), "is there twice"),
+        (json.dumps({"tokens": [GOOD, GOOD]}), "the name one is there twice"),
+    ],
+)
+def test_a_broken_tokens_file_is_refused_naming_the_fault(tmp_path, content, why):
+    """And never shows a secret that somebody put where its hash belongs."""
+    path = tmp_path / "tokens.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=why) as told:
+        read_tokens(path)
+    assert str(path) in told.value.message
+    assert SEARCHER not in told.value.message
+
+
+@pytest.mark.parametrize(
+    ("target", "stays"),
+    [
+        ("127.0.0.1:1", True), ("localhost:1", True), ("[::1]:1", True), ("127.9.9.9:1", True),
+        ("unix:/run/x", True), ("dns:///localhost:1", True), ("ipv4:127.0.0.1:1", True),
+        ("ipv4:127.0.0.1:1,10.0.0.1:1", False), ("search.example.com:1", False),
+        ("localhost.example.com:1", False), ("dns:///example.com:1", False), ("0.0.0.0:1", False),
+        ("xds:///localhost:1", False), ("127.0.0.1.example.com:1", False),
+    ],
+)  # fmt: skip
+def test_a_token_never_leaves_this_machine_in_plaintext(target, stays):
+    """Refused before a connection is made, by either client."""
+    assert is_loopback_target(target) == stays
+    if stays:
+        Client(target, token=SEARCHER).close()
+    else:
+        with pytest.raises(InvalidArgumentError, match="in plaintext"):
+            Client(target, token=SEARCHER)
+
+
+def test_no_repr_shows_a_token():
+    """What is printed by accident ends in logs."""
+    assert SEARCHER not in repr(Credentials(token=SEARCHER))
