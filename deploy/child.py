@@ -38,8 +38,14 @@ class Child:
     `spec` may be replaced; the next restart follows it.
     """
 
-    def __init__(self, spec: ProcessSpec, paths: ClusterPaths, grace_s: float) -> None:
-        """Prepares the child; starts nothing."""
+    def __init__(
+        self, spec: ProcessSpec, paths: ClusterPaths, grace_s: float, *, tls: bool = False
+    ) -> None:
+        """Prepares the child; starts nothing.
+
+        With `tls` its health is not asked for: the launcher may have no certificate to show.
+        """
+        self._tls = tls
         self.spec = spec
         self.address = ""
         self._log = paths.log(spec.name)
@@ -137,7 +143,7 @@ class Child:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, **import_environment(), **self.spec.environment},
+                env={**_environment(), **self.spec.environment},
             )
         self._started = start_time(self._process.pid)
 
@@ -147,6 +153,10 @@ class Child:
             self.address = read_address(self._address_file, self._process.pid)
             await asyncio.sleep(0 if self.address else _POLL_S)
         on_change()
+        if self._tls:
+            while not read_serving(self._address_file, self._process.pid):  # noqa: ASYNC110 -- as below
+                await asyncio.sleep(_POLL_S)
+            return
         async with open_channel(self.address) as channel:
             while not await is_serving(channel):  # noqa: ASYNC110 -- another process's state
                 await asyncio.sleep(_POLL_S)
@@ -156,6 +166,12 @@ class Child:
         return error_of_exit(
             code, f"{self.spec.name} could not start: {message} (log: {self._log})"
         )
+
+
+def _environment() -> dict[str, str]:
+    # the operator's own token is for the operator's commands
+    ours = {name: value for name, value in os.environ.items() if name != "SHOAL_TOKEN"}
+    return {**ours, **import_environment()}
 
 
 async def is_serving(channel: grpc.aio.Channel, timeout_s: float = 2.0) -> bool:
@@ -175,6 +191,15 @@ def read_address(path: Path, pid: int) -> str:
     except (OSError, ValueError):
         return ""
     return str(content["address"]) if content.get("pid") == pid else ""
+
+
+def read_serving(path: Path, pid: int) -> bool:
+    """Whether process `pid` wrote that all of it serves."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return content.get("pid") == pid and bool(content.get("serving"))
 
 
 def told_reason(path: Path) -> str:

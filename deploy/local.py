@@ -11,8 +11,10 @@ import os
 import signal
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
+from deploy.access import write_internal_token
 from deploy.child import Child
 from deploy.index_place import IndexPlace
 from deploy.plan import (
@@ -32,6 +34,7 @@ from deploy.state import (
     start_time,
     write_state,
 )
+from shoal.credentials import Credentials, read_token
 from shoal.errors import ShoalError, StorageError, UnavailableError
 from shoal.json_file import write_json
 
@@ -85,20 +88,55 @@ class _Launcher:
         self._say = say
         self._phase = "starting"
         self._backends = [Child(spec, paths, options.grace_s) for spec in self._plan()]
-        self._router = Child(plan_router(options, paths), paths, options.grace_s)
+        self._router = Child(
+            plan_router(options, paths), paths, options.grace_s,
+            tls=options.tls_certificate is not None,
+        )  # fmt: skip
+        self._server_name = ""
 
     def _plan(self) -> tuple[ProcessSpec, ...]:
-        return plan_backends(self._options, self._index, len(os.sched_getaffinity(0)))
+        token = self._paths.internal_token if self._options.closed else None
+        return plan_backends(self._options, self._index, len(os.sched_getaffinity(0)), token)
 
     async def run(self) -> None:
         stopping, hurried = asyncio.Event(), asyncio.Event()
         with _signals(stopping, hurried):
             try:
+                self._close_doors()
                 self._write_state()
                 if await _unless_set(stopping, self._start()):
                     await _unless_set(stopping, self._keep_running())
             finally:
                 await self._stop(hurried)
+                self._paths.internal_token.unlink(missing_ok=True)
+
+    def _close_doors(self) -> None:
+        """Checks the operator's certificate, and makes the cluster's own token.
+
+        Raises:
+            ConfigError: a certificate, key or tokens file that can't serve.
+            StorageError: the token can't be written.
+        """
+        from shoal.rpc import certificates, tokens  # noqa: PLC0415 -- `down` does without them
+
+        options = self._options
+        if options.tls_certificate and options.tls_key:
+            files = certificates.CertificateFiles(
+                certificate=options.tls_certificate,
+                key=options.tls_key,
+                client_ca=options.tls_client_ca,
+            )
+            certificates.check_certificates(files, datetime.now(UTC))
+            names = certificates.describe_certificate(files).names
+            self._server_name = names[0] if names else ""
+        if options.tokens:
+            tokens.read_tokens(options.tokens)
+        if options.closed:
+            write_internal_token(self._paths.internal_token)
+
+    def _credentials(self) -> Credentials:
+        token = read_token(self._paths.internal_token) if self._options.closed else ""
+        return Credentials(token=token)
 
     async def _start(self) -> None:
         try:
@@ -138,7 +176,7 @@ class _Launcher:
         recorded = self._index.encoder
         for child in self._backends:
             if recorded is not None and child.spec.role == "encoder":
-                await check_encoder(child.address, recorded)
+                await check_encoder(child.address, recorded, self._credentials())
 
     async def _keep_running(self) -> None:
         children = (*self._backends, self._router)
@@ -199,6 +237,9 @@ class _Launcher:
             version=self._index.version,
             processes=tuple(child.state for child in children),
             index_url=self._options.index_url,
+            tls_certificate=str(self._options.tls_certificate or ""),
+            tls_server_name=self._server_name,
+            internal_token=str(self._paths.internal_token) if self._options.tokens else "",
         )
         write_state(self._paths, state)
 

@@ -37,6 +37,15 @@ class UpOptions:
     model: str | None = None
     grace_s: float = 10.0
     start_timeout_s: float = 600.0
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    tokens: Path | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether the operator closed the door; our own processes then share a token."""
+        return self.tls_certificate is not None or self.tokens is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,17 +71,21 @@ class ProcessSpec:
     port: int = 0
 
 
-def plan_backends(options: UpOptions, index: IndexFacts, n_cores: int) -> tuple[ProcessSpec, ...]:
+def plan_backends(
+    options: UpOptions, index: IndexFacts, n_cores: int, internal_token: Path | None = None
+) -> tuple[ProcessSpec, ...]:
     """The encoder, where the index has one, and every replica of every shard.
 
     The encoder may use all cores: a query is encoded before it is searched. The shards of one
-    machine are searched at once, so they share the cores.
+    machine are searched at once, so they share the cores. They listen on loopback alone, in
+    plaintext, and with `internal_token` they answer nobody who doesn't know it.
 
     Raises:
         ConfigError: a model is given for an index of bare vectors.
     """
     specs = []
     device = ("--device", options.device) if options.device else ()
+    door = ("--internal-token-file", str(internal_token)) if internal_token else ()
     if options.model and index.encoder_model is None:
         raise ConfigError(f"index {index.name!r} is one of bare vectors; leave out --model")
     model = options.model or index.encoder_model
@@ -82,7 +95,7 @@ def plan_backends(options: UpOptions, index: IndexFacts, n_cores: int) -> tuple[
                 name="encoder",
                 role="encoder",
                 shard=-1,
-                arguments=("--model", model, *device),
+                arguments=("--model", model, *device, *door),
                 environment=_threads(n_cores),
             )
         )
@@ -96,7 +109,7 @@ def plan_backends(options: UpOptions, index: IndexFacts, n_cores: int) -> tuple[
             name=f"shard-{shard}{_letter(replica)}",
             role="shard",
             shard=shard,
-            arguments=(*where, "--shard", str(shard), *device),
+            arguments=(*where, "--shard", str(shard), *device, *door),
             environment=_threads(max(1, n_cores // n_processes)),
         )
         for shard in range(index.n_shards)
@@ -108,11 +121,22 @@ def plan_backends(options: UpOptions, index: IndexFacts, n_cores: int) -> tuple[
 def plan_router(options: UpOptions, paths: ClusterPaths) -> ProcessSpec:
     """The router, on the operator's port."""
     exposed = ("--insecure",) if options.insecure else ()
+    door: list[str] = []
+    for flag, path in (
+        ("--tls-certificate", options.tls_certificate),
+        ("--tls-key", options.tls_key),
+        ("--tls-client-ca", options.tls_client_ca),
+        ("--tokens", options.tokens),
+        ("--peer-token-file", paths.internal_token if options.closed else None),
+        # where callers need a token, this user's own commands have this one
+        ("--internal-token-file", paths.internal_token if options.tokens else None),
+    ):
+        door += (flag, str(path)) if path else ()
     return ProcessSpec(
         name="router",
         role="router",
         shard=-1,
-        arguments=("--topology", str(paths.topology), "--host", options.host, *exposed),
+        arguments=("--topology", str(paths.topology), "--host", options.host, *exposed, *door),
         environment=_threads(1),
         port=options.port,
     )

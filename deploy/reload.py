@@ -8,6 +8,7 @@ import grpc
 
 from deploy.index_place import IndexPlace
 from deploy.state import ClusterState, read_state
+from shoal.credentials import NO_CREDENTIALS, Credentials
 from shoal.errors import ConfigError
 from shoal.internal.v1 import admin_pb2, admin_pb2_grpc
 from shoal.rpc.channel import open_sync_channel
@@ -28,7 +29,12 @@ class Reloaded:
     seconds: float
 
 
-def reload_cluster(state: ClusterState, version: int | None, timeout_s: float) -> Reloaded:
+def reload_cluster(
+    state: ClusterState,
+    version: int | None,
+    timeout_s: float,
+    credentials: Credentials = NO_CREDENTIALS,
+) -> Reloaded:
     """Moves the cluster to `version`, None being the live one; returns when searches use it.
 
     Raises:
@@ -45,10 +51,10 @@ def reload_cluster(state: ClusterState, version: int | None, timeout_s: float) -
         )
     begun_s = time.monotonic()
     request = admin_pb2.ReloadIndexRequest(index=manifest.name, version=manifest.version)
-    with open_sync_channel(state.target) as channel:
+    with open_sync_channel(state.target, credentials) as channel:
         stub = admin_pb2_grpc.AdminServiceStub(channel)
         try:
-            reply = stub.ReloadIndex(request, timeout=timeout_s)
+            reply = stub.ReloadIndex(request, timeout=timeout_s, metadata=credentials.metadata)
         except grpc.RpcError as failure:
             raise error_of(failure) from failure
     took_s = time.monotonic() - begun_s

@@ -42,6 +42,8 @@ class ClusterState:
 
     `phase` is "starting", "ready" or "stopping"; `started` is the launcher's start time in the
     kernel's clock ticks since boot. Where the index lies at `index_url`, `index_dir` is its copy.
+    The last three are how this user's commands reach the router: the certificate that it shows, a
+    name in it, and the file with the cluster's own token; each empty where there is none.
     """
 
     name: str
@@ -54,6 +56,9 @@ class ClusterState:
     version: int
     processes: tuple[ProcessState, ...]
     index_url: str = ""
+    tls_certificate: str = ""
+    tls_server_name: str = ""
+    internal_token: str = ""
 
     @property
     def alive(self) -> bool:
@@ -68,6 +73,11 @@ class ClusterPaths:
     state: Path
     lock: Path
     folder: Path
+
+    @property
+    def internal_token(self) -> Path:
+        """The token that the cluster's own processes share."""
+        return self.folder / "internal.token"
 
     @property
     def topology(self) -> Path:

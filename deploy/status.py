@@ -7,6 +7,7 @@ import grpc
 
 from deploy.child import is_serving
 from deploy.state import ClusterState, ProcessState, start_time
+from shoal.credentials import NO_CREDENTIALS, Credentials
 from shoal.internal.v1 import admin_pb2, admin_pb2_grpc
 from shoal.rpc.channel import open_channel
 
@@ -58,10 +59,12 @@ class ClusterStatus:
         return self.phase == "ready" and all(p.healthy for p in self.processes)
 
 
-async def cluster_status(state: ClusterState) -> ClusterStatus:
+async def cluster_status(
+    state: ClusterState, credentials: Credentials = NO_CREDENTIALS
+) -> ClusterStatus:
     """Asks every process for its health and the router for its topology, 2 s each at most."""
-    asked = asyncio.gather(*(_health(process) for process in state.processes))
-    topology = await _topology(state.target)
+    asked = asyncio.gather(*(_health(process, credentials) for process in state.processes))
+    topology = await _topology(state.target, credentials)
     healths = await asked
     views = _router_views(topology)
     versions = [index.version for index in topology.indexes if index.index == state.index]
@@ -125,21 +128,25 @@ def _state_name(state: int) -> str:
     return value.name.removeprefix("REPLICA_STATE_") if value else "UNSPECIFIED"
 
 
-async def _topology(target: str) -> admin_pb2.GetTopologyResponse:
+async def _topology(target: str, credentials: Credentials) -> admin_pb2.GetTopologyResponse:
     if not target:
         return admin_pb2.GetTopologyResponse()
-    async with open_channel(target) as channel:
+    async with open_channel(target, credentials) as channel:
         stub = admin_pb2_grpc.AdminServiceStub(channel)
         try:
-            return await stub.GetTopology(admin_pb2.GetTopologyRequest(), timeout=_TIMEOUT_S)
+            return await stub.GetTopology(
+                admin_pb2.GetTopologyRequest(), timeout=_TIMEOUT_S, metadata=credentials.metadata
+            )
         except grpc.RpcError:
             return admin_pb2.GetTopologyResponse()
 
 
-async def _health(process: ProcessState) -> str:
+async def _health(process: ProcessState, credentials: Credentials) -> str:
     if not process.pid or start_time(process.pid) != process.started:
         return "DOWN"
     if not process.address:
         return "NOT_SERVING"
-    async with open_channel(process.address) as channel:
+    # a launcher's shards and encoder are on loopback, and health needs no token
+    shown = credentials if process.role == "router" else NO_CREDENTIALS
+    async with open_channel(process.address, shown) as channel:
         return "SERVING" if await is_serving(channel, _TIMEOUT_S) else "NOT_SERVING"

@@ -161,7 +161,11 @@ class ShardReplica(Replica[ShardDescription]):
         self.shard = shard
         self._probes = shared.probes
         self._asked_for_probes: set[str] = set()
-        self._shard_client = ShardClient(address, inline_hits=shared.config.inline_hits)
+        self._shard_client = ShardClient(
+            address,
+            inline_hits=shared.config.inline_hits,
+            credentials=shared.config.peer_credentials,
+        )
         super().__init__(self._shard_client, shared)
         batch_size = metrics.BATCH_SIZE.labels("router_shard")
         self.searches: Lane[tuple[SearchSettings, Matrix], ShardReply] = Lane(

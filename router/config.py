@@ -1,11 +1,13 @@
 """The router's settings."""
 
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import Field
 
 from router.batching import MAX_COST
 from shoal.config import ProcessConfig
+from shoal.credentials import Credentials, Tls, read_token
 
 
 class RouterConfig(ProcessConfig):
@@ -35,3 +37,30 @@ class RouterConfig(ProcessConfig):
         30.0, gt=0, description="seconds between proofs of an encoder by the index's probe texts"
     )
     recheck_s: float = Field(0.2, gt=0, description="seconds between checks of one that is not")
+    peer_tls_ca: Path | None = Field(
+        None, description="PEM file of who signs the shards' and encoders' certificates; asks TLS"
+    )
+    peer_tls_certificate: Path | None = Field(
+        None, description="PEM file of the certificate that this router shows them"
+    )
+    peer_tls_key: Path | None = Field(None, description="PEM file of that certificate's key")
+    peer_server_name: str = Field(
+        "", description="name that their certificates must carry; each one's host without it"
+    )
+    peer_token_file: Path | None = Field(
+        None, description="file with the token that this router shows shards and encoders"
+    )
+
+    @cached_property
+    def peer_credentials(self) -> Credentials:
+        """What shards and encoders are asked with; read once. Raises ConfigError."""
+        tls = None
+        if self.peer_tls_ca is not None:
+            tls = Tls(
+                ca=self.peer_tls_ca,
+                certificate=self.peer_tls_certificate,
+                key=self.peer_tls_key,
+                server_name=self.peer_server_name,
+            )
+        token = read_token(self.peer_token_file) if self.peer_token_file else ""
+        return Credentials(tls=tls, token=token)

@@ -8,6 +8,7 @@ import numpy as np
 
 from shoal import vectors
 from shoal.contract import EncoderContract, from_proto
+from shoal.credentials import NO_CREDENTIALS, Credentials
 from shoal.errors import FailedPreconditionError, InvalidArgumentError
 from shoal.rpc.channel import open_channel
 from shoal.rpc.status import error_of
@@ -27,9 +28,10 @@ class Encoded:
 class EncoderClient:
     """One encoder service."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, credentials: Credentials = NO_CREDENTIALS) -> None:
         self.address = address
-        self._channel = open_channel(address)
+        self._metadata = credentials.metadata
+        self._channel = open_channel(address, credentials)
         self._stub = encoder_pb2_grpc.EncoderServiceStub(self._channel)
 
     async def encode(
@@ -48,7 +50,7 @@ class EncoderClient:
             priority=priority,  # type: ignore[arg-type]
         )
         try:
-            reply = await self._stub.Encode(request, timeout=timeout_s)
+            reply = await self._stub.Encode(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as failure:
             raise error_of(failure) from failure
         matrix = _checked(reply, fingerprint, len(request.texts))
@@ -61,7 +63,9 @@ class EncoderClient:
     async def describe(self, timeout_s: float) -> EncoderContract:
         """The encoder's contract. Raises ShoalError."""
         try:
-            reply = await self._stub.GetEncoder(pb.GetEncoderRequest(), timeout=timeout_s)
+            reply = await self._stub.GetEncoder(
+                pb.GetEncoderRequest(), timeout=timeout_s, metadata=self._metadata
+            )
         except grpc.RpcError as failure:
             raise error_of(failure) from failure
         return from_proto(reply.contract, reply.model)

@@ -22,7 +22,7 @@ class EncoderReplica(Replica[EncoderContract]):
     """One encoder service and the lane before it."""
 
     def __init__(self, address: str, shared: Shared) -> None:
-        self._encoder_client = EncoderClient(address)
+        self._encoder_client = EncoderClient(address, shared.config.peer_credentials)
         self._probes = shared.probes
         self._verdict: Verdict | None = None
         super().__init__(self._encoder_client, shared)

@@ -221,7 +221,7 @@ class Registry:
                         self._retire_unnamed()
                         logger.info("topology read again")
                 self._complaint = ""
-            except (OSError, ConfigError) as failure:
+            except (OSError, ConfigError, InvalidArgumentError) as failure:
                 if str(failure) != self._complaint:
                     logger.warning("topology kept as it was: %s", failure)
                 self._complaint = str(failure)

@@ -19,6 +19,7 @@ from router.passages import Fetched, PassageColumns, PassageJob, TextColumn
 from router.topology import IndexVersion, OperatingPoint
 from shoal import vectors
 from shoal.contract import EncoderContract, from_proto
+from shoal.credentials import NO_CREDENTIALS, Credentials
 from shoal.errors import ShoalError
 from shoal.internal.v1 import shard_pb2 as pb
 from shoal.internal.v1 import shard_pb2_grpc
@@ -64,11 +65,14 @@ class ShardReply:
 class ShardClient:
     """One shard server."""
 
-    def __init__(self, address: str, *, inline_hits: int) -> None:
+    def __init__(
+        self, address: str, *, inline_hits: int, credentials: Credentials = NO_CREDENTIALS
+    ) -> None:
         """`inline_hits`: queries x k up to which passages come along with the hits."""
         self.address = address
         self._inline_hits = inline_hits
-        self._channel = open_channel(address)
+        self._metadata = credentials.metadata
+        self._channel = open_channel(address, credentials)
         self._stub = shard_pb2_grpc.ShardServiceStub(self._channel)
 
     async def search(
@@ -94,7 +98,9 @@ class ShardClient:
         if n_queries * settings.k <= self._inline_hits or not settings.fields:
             request.inline_fields.paths.extend(["id", *sorted(settings.fields)])
         try:
-            reply = await self._stub.SearchShard(request, timeout=timeout_s)
+            reply = await self._stub.SearchShard(
+                request, timeout=timeout_s, metadata=self._metadata
+            )
         except grpc.RpcError as failure:
             raise error_of(failure) from failure
         return _split(reply, settings, [len(matrix) for matrix in query_vectors])
@@ -111,7 +117,9 @@ class ShardClient:
             fields=FieldMask(paths=["id", *sorted(settings.fields)]),
         )
         try:
-            reply = await self._stub.GetPassages(request, timeout=timeout_s)
+            reply = await self._stub.GetPassages(
+                request, timeout=timeout_s, metadata=self._metadata
+            )
         except grpc.RpcError as failure:
             raise error_of(failure) from failure
         if reply.version != settings.version:
@@ -124,7 +132,9 @@ class ShardClient:
     async def describe(self, timeout_s: float) -> tuple[int, dict[int, IndexVersion]]:
         """The shard's number and the versions that it has open. Raises ShoalError."""
         try:
-            reply = await self._stub.GetShard(pb.GetShardRequest(), timeout=timeout_s)
+            reply = await self._stub.GetShard(
+                pb.GetShardRequest(), timeout=timeout_s, metadata=self._metadata
+            )
         except grpc.RpcError as failure:
             raise error_of(failure) from failure
         return reply.shard, {v.version: _index_version(reply.index, v) for v in reply.versions}
@@ -133,7 +143,9 @@ class ShardClient:
         """Opens a version beside those that are open; what it is. Raises ShoalError."""
         request = pb.LoadVersionRequest(index=index, version=version)
         try:
-            reply = await self._stub.LoadVersion(request, timeout=timeout_s)
+            reply = await self._stub.LoadVersion(
+                request, timeout=timeout_s, metadata=self._metadata
+            )
         except grpc.RpcError as failure:
             raise error_of(failure) from failure
         if reply.version.version != version:
@@ -144,7 +156,7 @@ class ShardClient:
         """Closes a version once its last search is done. Raises ShoalError."""
         request = pb.ReleaseVersionRequest(index=index, version=version)
         try:
-            await self._stub.ReleaseVersion(request, timeout=timeout_s)
+            await self._stub.ReleaseVersion(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as failure:
             raise error_of(failure) from failure
 
@@ -152,7 +164,7 @@ class ShardClient:
         """What each open version recorded of its encoder, with the probes. Raises ShoalError."""
         try:
             request = pb.GetShardRequest(with_probes=True)
-            reply = await self._stub.GetShard(request, timeout=timeout_s)
+            reply = await self._stub.GetShard(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as failure:
             raise error_of(failure) from failure
         return [

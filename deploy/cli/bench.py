@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deploy.cli import flags
+from deploy.cli.credentials import credentials_for, with_credentials
 from deploy.cli.output import counted, note, write, write_json, write_table
 from shoal.client import Client
+from shoal.credentials import Credentials
 from shoal.errors import InvalidArgumentError, UnavailableError
 from shoal.requests import SearchOptions
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:  # needs hdrhistogram, which the bare install hasn't
     from shoal.bench.report import LoadReport
 
 
+@with_credentials
 def bench(
     *,
     rate: Annotated[
@@ -46,6 +49,7 @@ def bench(
     timeout_s: flags.Timeout = 10.0,
     name: flags.GivenName = None,
     as_json: flags.Json = False,
+    given: Credentials,
 ) -> None:
     """Put load on a running cluster: --rate R (open loop) or --clients N (closed loop)."""
     from shoal.bench import LoadPlan
@@ -65,8 +69,10 @@ def bench(
     }
     if queries is None and vectors is None:
         note("note: eight built-in questions, which caches will know; --queries is more honest")
+    address = flags.find_target(target, name)
     plan = LoadPlan(
-        target=flags.find_target(target, name),
+        target=address,
+        credentials=credentials_for(address, given, name),
         rate=rate,
         clients=clients,
         duration_s=duration_s,
@@ -78,7 +84,7 @@ def bench(
         vectors_file=str(vectors) if vectors else "",
         options=options,
     )
-    with Client(plan.target) as client:
+    with Client(plan.target, token=plan.credentials.token, tls=plan.credentials.tls) as client:
         client.wait_ready(timeout_s=2.0)
     served = asyncio.run(refuse_bad_plan(plan))
     report = asyncio.run(measure(plan))

@@ -3,13 +3,16 @@
 import asyncio
 import dataclasses
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from deploy.cli import flags
+from deploy.cli.credentials import completed, with_credentials
 from deploy.cli.output import counted, note, write, write_json, write_table
 from deploy.plan import UpOptions
+from shoal.credentials import Credentials
 from shoal.errors import UnavailableError
 from shoal.rpc.deadline import check_timeout
 
@@ -26,6 +29,21 @@ def up(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Serve plaintext where other machines reach it.")
     ] = False,
+    tls_certificate: Annotated[
+        Path | None,
+        typer.Option("--tls-certificate", help="PEM file of the router's certificate and chain."),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", help="PEM file of the certificate's key.")
+    ] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option("--tls-client-ca", help="PEM file of who signs callers' certificates."),
+    ] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option("--tokens", help="YAML file of who may call what; see 'shoal token new'."),
+    ] = None,
     device: Annotated[
         str | None, typer.Option("--device", help="auto, cpu or cuda:N, for shards and encoder.")
     ] = None,
@@ -65,6 +83,10 @@ def up(
         model=model,
         grace_s=grace_s,
         start_timeout_s=start_timeout_s,
+        tls_certificate=_absolute(tls_certificate),
+        tls_key=_absolute(tls_key),
+        tls_client_ca=_absolute(tls_client_ca),
+        tokens=_absolute(tokens),
     )
     facts = index_facts(place)
     if detach:
@@ -76,6 +98,11 @@ def up(
         note(f"{time.monotonic() - begun_s:7.1f} s  {line}")
 
     asyncio.run(run_cluster(options, facts, say))
+
+
+def _absolute(path: Path | None) -> Path | None:
+    # not resolved: a link that is turned to a new certificate must be seen
+    return path.absolute() if path else None
 
 
 def _up_detached(options: UpOptions, as_json: bool) -> None:
@@ -91,6 +118,11 @@ def _up_detached(options: UpOptions, as_json: bool) -> None:
     command += ["--insecure"] if options.insecure else []
     command += ["--device", options.device] if options.device else []
     command += ["--model", options.model] if options.model else []
+    for flag, path in (
+        ("--tls-certificate", options.tls_certificate), ("--tls-key", options.tls_key),
+        ("--tls-client-ca", options.tls_client_ca), ("--tokens", options.tokens),
+    ):  # fmt: skip
+        command += [flag, str(path)] if path else []
     state = start_detached(options.name, command, options.start_timeout_s)
     if as_json:
         write_json(dataclasses.asdict(state))
@@ -102,12 +134,15 @@ def _up_detached(options: UpOptions, as_json: bool) -> None:
     write(f"end it with: shoal down{flags.name_flag(state.name)}")
 
 
-def status(*, name: flags.Name = flags.DEFAULT_NAME, as_json: flags.Json = False) -> None:
+@with_credentials
+def status(
+    *, name: flags.Name = flags.DEFAULT_NAME, as_json: flags.Json = False, given: Credentials
+) -> None:
     """Show the local cluster's processes, their health and versions."""
     from deploy.status import cluster_status
 
     state = flags.running_cluster(name)
-    report = asyncio.run(cluster_status(state))
+    report = asyncio.run(cluster_status(state, completed(state, given)))
     if as_json:
         write_json({**dataclasses.asdict(report), "healthy": report.healthy})
     else:
@@ -127,6 +162,7 @@ def status(*, name: flags.Name = flags.DEFAULT_NAME, as_json: flags.Json = False
         raise typer.Exit(UnavailableError.exit_code)
 
 
+@with_credentials
 def reload(
     *,
     name: flags.Name = flags.DEFAULT_NAME,
@@ -137,12 +173,14 @@ def reload(
         float, typer.Option("--timeout-s", min=1, help="Seconds that loading may take.")
     ] = 600.0,
     as_json: flags.Json = False,
+    given: Credentials,
 ) -> None:
     """Move the running cluster to the index's live version; no query fails meanwhile."""
     from deploy.reload import reload_cluster
 
     check_timeout(timeout_s)
-    done = reload_cluster(flags.running_cluster(name), version, timeout_s)
+    state = flags.running_cluster(name)
+    done = reload_cluster(state, version, timeout_s, completed(state, given))
     if as_json:
         write_json(dataclasses.asdict(done))
     elif done.old == done.version:

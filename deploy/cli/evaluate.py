@@ -6,10 +6,13 @@ from typing import Annotated
 import typer
 
 from deploy.cli import flags
+from deploy.cli.credentials import credentials_for, with_credentials
 from deploy.cli.output import progress, write, write_json, write_table
+from shoal.credentials import Credentials
 from shoal.requests import SearchOptions
 
 
+@with_credentials
 def evaluate(
     *,
     queries: Annotated[Path, typer.Option("--queries", help="JSONL or TSV, plain or .gz.")],
@@ -29,6 +32,7 @@ def evaluate(
     timeout_s: flags.Timeout = 60.0,
     name: flags.GivenName = None,
     as_json: flags.Json = False,
+    given: Credentials,
 ) -> None:
     """Measure retrieval quality through a running cluster."""
     from shoal.evaluation.files import read_qrels, read_queries
@@ -42,8 +46,10 @@ def evaluate(
         "exact": exact or None,
         "target_recall": target_recall,
     }
+    address = flags.find_target(target, name)
     plan = EvalPlan(
-        target=flags.find_target(target, name),
+        target=address,
+        credentials=credentials_for(address, given, name),
         metrics=tuple(metrics.replace(",", " ").split()),
         k=k,
         timeout_s=timeout_s,

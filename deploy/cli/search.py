@@ -8,12 +8,15 @@ from typing import Annotated
 import typer
 
 from deploy.cli import flags
+from deploy.cli.credentials import credentials_for, with_credentials
 from deploy.cli.output import counted, write, write_json
 from shoal.answers import Accuracy, Answer, Outcome
 from shoal.client import DEFAULT_TIMEOUT_S, Client
+from shoal.credentials import Credentials
 from shoal.requests import SearchOptions
 
 
+@with_credentials
 def search(
     text: Annotated[str, typer.Argument(help="The question.", show_default=False)],
     *,
@@ -35,6 +38,7 @@ def search(
     timeout_s: flags.Timeout = DEFAULT_TIMEOUT_S,
     name: flags.GivenName = None,
     as_json: flags.Json = False,
+    given: Credentials,
 ) -> None:
     """Ask a running cluster one question."""
     options: SearchOptions = {
@@ -48,7 +52,9 @@ def search(
         "score_threshold": score_threshold,
         "target_recall": target_recall,
     }
-    with Client(flags.find_target(target, name)) as client:
+    address = flags.find_target(target, name)
+    shown = credentials_for(address, given, name)
+    with Client(address, token=shown.token, tls=shown.tls) as client:
         answer = client.search(text, timeout_s=timeout_s, **options)
     if as_json:
         write_json(dataclasses.asdict(answer))

@@ -68,10 +68,14 @@ async def refuse_bad_plan(plan: LoadPlan) -> Served:
     Raises:
         ShoalError: the refusal; failures that may pass are the run's to count.
     """
-    async with open_channel(plan.target) as channel:
+    async with open_channel(plan.target, plan.credentials) as channel:
         method: Any = channel.unary_unary(_METHOD, None, pb.SearchResponse.FromString)
         try:
-            answer = await method(plan.requests()[0], timeout=plan.timeout_s)
+            answer = await method(
+                plan.requests()[0],
+                timeout=plan.timeout_s,
+                metadata=plan.credentials.metadata,
+            )
         except grpc.RpcError as failure:
             if failure.code() in _REFUSALS:
                 raise error_of(failure) from failure
@@ -85,10 +89,10 @@ async def measure(plan: LoadPlan) -> LoadReport:
     total_s = plan.warmup_s + plan.duration_s
     async with AsyncExitStack() as stack:
         channels = [
-            await stack.enter_async_context(open_channel(plan.target))
+            await stack.enter_async_context(open_channel(plan.target, plan.credentials))
             for _ in range(plan.connections)
         ]
-        send = _sender(requests, channels, plan.timeout_s)
+        send = _sender(requests, channels, plan)
         calls: list[Call]
         if plan.rate is not None:
             calls = await open_loop(send, rate=plan.rate, total_s=total_s)
@@ -106,7 +110,7 @@ async def measure(plan: LoadPlan) -> LoadReport:
     )
 
 
-def _sender(requests: list[bytes], channels: list[grpc.aio.Channel], timeout_s: float) -> Send:
+def _sender(requests: list[bytes], channels: list[grpc.aio.Channel], plan: LoadPlan) -> Send:
     # requests travel as the bytes they are; answers are parsed, as any client must
     methods: list[Any] = [
         channel.unary_unary(_METHOD, None, pb.SearchResponse.FromString) for channel in channels
@@ -115,7 +119,9 @@ def _sender(requests: list[bytes], channels: list[grpc.aio.Channel], timeout_s: 
     async def send(i: int) -> Reply:
         try:
             response = await methods[i % len(methods)](
-                requests[i % len(requests)], timeout=timeout_s
+                requests[i % len(requests)],
+                timeout=plan.timeout_s,
+                metadata=plan.credentials.metadata,
             )
         except grpc.RpcError as failure:
             code: grpc.StatusCode = failure.code()

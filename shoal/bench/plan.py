@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.attempts import refuse_oversized
+from shoal.credentials import NO_CREDENTIALS, Credentials, Tls
 from shoal.errors import CorpusError, InvalidArgumentError
 from shoal.requests import SearchOptions, many_queries, search_request
 from shoal.rpc.deadline import check_timeout
@@ -48,6 +49,7 @@ class LoadPlan:
     texts: tuple[str, ...] = ()
     vectors_file: str = ""
     options: SearchOptions = dataclasses.field(default_factory=SearchOptions)
+    credentials: Credentials = NO_CREDENTIALS
 
     def __post_init__(self) -> None:
         if (self.rate is None) == (self.clients is None):
@@ -60,14 +62,20 @@ class LoadPlan:
                 raise InvalidArgumentError(f"{name} is {value}; it must be above 0", field=name)
 
     def to_json(self) -> str:
-        """The plan as JSON."""
-        return json.dumps(dataclasses.asdict(self))
+        """The plan as JSON, token included: it goes through a pipe, and nowhere else."""
+        return json.dumps(dataclasses.asdict(self), default=str)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """The plan that `to_json` wrote."""
         values: dict[str, Any] = json.loads(text)
-        return cls(**{**values, "texts": tuple(values["texts"])})
+        shown = values.pop("credentials")
+        tls = shown["tls"] and Tls(
+            server_name=shown["tls"].pop("server_name"),
+            **{name: Path(path) for name, path in shown["tls"].items() if path},
+        )
+        credentials = Credentials(tls=tls, token=shown["token"])
+        return cls(**{**values, "texts": tuple(values["texts"]), "credentials": credentials})
 
     def requests(self) -> list[bytes]:
         """The calls to make, in turn, serialized: the generator's time goes to sending.

@@ -14,6 +14,7 @@ import ir_measures
 
 from shoal.answers import Answers
 from shoal.client import Client
+from shoal.credentials import NO_CREDENTIALS, Credentials
 from shoal.errors import CorpusError, InvalidArgumentError
 from shoal.evaluation.files import Judgment
 from shoal.requests import SearchOptions
@@ -36,6 +37,7 @@ class EvalPlan:
     batch: int = 64
     timeout_s: float = 60.0
     options: SearchOptions = field(default_factory=SearchOptions)
+    credentials: Credentials = NO_CREDENTIALS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +159,11 @@ def _search_all(
     answers: list[Answers] = []
     n_done = 0
     # two calls in flight: one is encoded while the other is searched
-    with Client(plan.target) as client, ThreadPoolExecutor(_CALLS_IN_FLIGHT) as pool:
+    shown = plan.credentials
+    with (
+        Client(plan.target, token=shown.token, tls=shown.tls) as client,
+        ThreadPoolExecutor(_CALLS_IN_FLIGHT) as pool,
+    ):
 
         def search(batch: Sequence[str]) -> Answers:
             return client.search_many(batch, timeout_s=plan.timeout_s, **options)

@@ -92,10 +92,11 @@ async def serve(
             raise
         await server.start()
         try:
-            _announce(config, address)
+            _announce(config, address, serving=False)
             if await _unless_stopped(start(), stopping):
                 for name in ("", *names):
                     await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+                _announce(config, address, serving=True)
                 logger.info("serving on %s", address)
                 await stopping.wait()
                 await health.enter_graceful_shutdown()
@@ -168,9 +169,10 @@ def _bind(
     return f"{host}:{port}"
 
 
-def _announce(config: ProcessConfig, address: str) -> None:
+def _announce(config: ProcessConfig, address: str, *, serving: bool) -> None:
     if config.address_file is not None:
-        write_json(config.address_file, {"address": address, "pid": os.getpid()})
+        told = {"address": address, "pid": os.getpid(), "serving": serving}
+        write_json(config.address_file, told)
 
 
 async def _unless_stopped(work: Awaitable[None], stopping: asyncio.Event) -> bool:

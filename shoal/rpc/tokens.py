@@ -10,6 +10,7 @@ what people choose. The file is YAML (JSON is YAML too):
         expires: 2027-01-31T00:00:00Z      # may be left out
 """
 
+import contextlib
 import hashlib
 import hmac
 import re
@@ -105,6 +106,20 @@ def entry_of(name: str, token: str, scopes: Iterable[str], expires: str | None) 
         entry["expires"] = expires
     _grant(entry, "the new token")
     return entry
+
+
+def with_entry(text: str, entry: dict[str, Any]) -> str:
+    """A valid tokens file's text (or "") with one entry more; comments stay where they can."""
+    if not text.strip():
+        return yaml.safe_dump({"tokens": [entry]}, sort_keys=False)
+    wanted = {"tokens": [*yaml.safe_load(text)["tokens"], entry]}
+    for indent in ("", "  "):
+        lines = yaml.safe_dump([entry], sort_keys=False).splitlines()
+        added = text.rstrip() + "\n" + "".join(f"{indent}{line}\n" for line in lines)
+        with contextlib.suppress(yaml.YAMLError):
+            if yaml.safe_load(added) == wanted:
+                return added
+    return yaml.safe_dump(wanted, sort_keys=False)
 
 
 def _grant(entry: Any, where: str) -> Grant:

@@ -88,7 +88,7 @@ def test_the_commands_are_these(capsys):
     listed = capsys.readouterr().out.partition("Commands:")[2].partition("Exit codes")[0]
     commands = set(re.findall(r"^  (\w+)", listed, re.MULTILINE))
     assert commands == {
-        "search", "up", "status", "reload", "down", "eval", "bench", "index", "config",
+        "search", "up", "status", "reload", "down", "eval", "bench", "index", "config", "token",
     }  # fmt: skip
 
 
