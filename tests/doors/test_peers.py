@@ -1,0 +1,73 @@
+"""A router and a shard that know each other by mutual TLS and the cluster's token."""
+
+import grpc
+import pytest
+
+from router.config import RouterConfig
+from router.shard_client import ShardClient
+from shoal.errors import ConfigError, InvalidArgumentError, UnauthenticatedError
+from shoal.internal.v1 import shard_pb2, shard_pb2_grpc
+from shoal.rpc.access import AccessFiles, Guard
+from shoal.rpc.certificates import CertificateFiles, ServerCertificates
+from shoal.rpc.interceptor import ShoalInterceptor
+from shoal.rpc.tokens import new_token
+
+
+class Shard(shard_pb2_grpc.ShardServiceServicer):
+    async def GetShard(self, request, context):
+        return shard_pb2.GetShardResponse(shard=3)
+
+
+async def test_a_router_shows_its_certificate_and_token(tmp_path, authority, localhost):
+    """Both are asked for by the shard, and both come from the router's settings."""
+    secret = tmp_path / "internal"
+    secret.write_text(new_token())
+    mine = authority.sign("router", "router")
+    files = CertificateFiles(
+        certificate=localhost.certificate, key=localhost.key, client_ca=authority.file
+    )
+    guard = Guard(AccessFiles(internal_token=secret))
+    server = grpc.aio.server(interceptors=(ShoalInterceptor(guard),))
+    shard_pb2_grpc.add_ShardServiceServicer_to_server(Shard(), server)
+    port = server.add_secure_port("127.0.0.1:0", ServerCertificates(files).credentials())
+    await server.start()
+    shown = {
+        "topology": tmp_path / "none.json",
+        "peer_tls_ca": authority.file,
+        "peer_tls_certificate": mine.certificate,
+        "peer_tls_key": mine.key,
+    }
+    try:
+        for settings, known in (({**shown, "peer_token_file": secret}, True), (shown, False)):
+            config = RouterConfig(**settings)
+            client = ShardClient(
+                f"127.0.0.1:{port}", inline_hits=0, credentials=config.peer_credentials
+            )
+            try:
+                if known:
+                    assert (await client.describe(10.0))[0] == 3
+                else:
+                    with pytest.raises(UnauthenticatedError):
+                        await client.describe(10.0)
+            finally:
+                await client.close()
+    finally:
+        await server.stop(None)
+
+
+async def test_the_cluster_token_is_not_sent_abroad_in_plaintext(tmp_path):
+    """Shards elsewhere need TLS; the router says so when it reads their addresses."""
+    secret = tmp_path / "internal"
+    secret.write_text(new_token())
+    config = RouterConfig(topology=tmp_path / "t", peer_token_file=secret)
+    with pytest.raises(InvalidArgumentError, match="in plaintext"):
+        ShardClient("10.0.0.1:1", inline_hits=0, credentials=config.peer_credentials)
+
+
+def test_a_token_file_that_cannot_be_read_is_told(tmp_path):
+    """Naming the file, and never what is in it."""
+    empty = tmp_path / "empty"
+    empty.write_text("\n")
+    for path in (empty, tmp_path / "none"):
+        with pytest.raises(ConfigError, match=str(path)):
+            _ = RouterConfig(topology=tmp_path / "t", peer_token_file=path).peer_credentials
