@@ -121,7 +121,7 @@ def test_faults_at_the_start_are_one_line(tmp_path):
             (78, "insecure", Router(_folder(tmp_path, "c"), "--host", "0.0.0.0")),
             (78, "topology", Router(_folder(tmp_path, "d"), text="{")),
             (78, "port", Router(_folder(tmp_path, "e"), "--port", "x")),
-            (2, "--prot", Router(_folder(tmp_path, "f"), "--prot", "1")),
+            (64, "--prot", Router(_folder(tmp_path, "f"), "--prot", "1")),
             (74, "nowhere", Router(_folder(tmp_path, "g"), "--address-file", "/nowhere/a")),
         ]
         with contextlib.ExitStack() as stack:
