@@ -232,7 +232,7 @@ async def _loading(ask: Ask, run: Run, rate: float):
 
 
 async def until(condition: Callable[[], object], within_s: float, what: str) -> float:
-    """Returns after how many seconds it was so; the condition, which may block, runs in a thread."""
+    """Returns after how many seconds it was so; the condition may block, it runs in a thread."""
     begun_s = time.monotonic()
     while not await asyncio.to_thread(condition):
         assert time.monotonic() - begun_s < within_s, f"{what}: not within {within_s:g} s"

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +29,10 @@ ENVIRONMENT = {
 }
 
 Value = TypeVar("Value")
+
+# children are told to end with their parent, which for the kernel is the thread that forked them:
+# one that lives as long as this process
+_FORKING = ThreadPoolExecutor(max_workers=1, thread_name_prefix="forking")
 
 
 def poll(value: Callable[[], Value], *, within_s: float, what: str) -> Value:
@@ -84,13 +89,14 @@ class Process:
         assert not self.is_alive, f"{self.name} runs already"
         self._address_file.unlink(missing_ok=True)
         with self.log.open("ab") as log:
-            self._child = subprocess.Popen(
+            self._child = _FORKING.submit(
+                subprocess.Popen,
                 [sys.executable, "-m", self.module, *self.arguments, "--port", str(self.port),
                  "--address-file", str(self._address_file), "--parent-pid", str(os.getpid()),
                  "--metrics-port", str(self.metrics_port), "--grace-s", "5"],
                 cwd=self._folder, env=ENVIRONMENT | {"XDG_CACHE_HOME": str(self._folder)}, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log, start_new_session=True,
-            )  # fmt: skip
+            ).result()  # fmt: skip
         self.expected_dead = self._is_stopped = False
         return self
 

@@ -38,6 +38,13 @@ class Record:
             f"{what}: {_ms(measured_s)}, promised {_ms(promised_s)}"
         )
 
+    def about(self, what: str, wanted_s: float, measured_s: float, share: float = 0.1) -> None:
+        """A timing that arithmetic gives, within a share of it: fails at three times the share."""
+        self.cells.append(
+            Cell(what=what, promised=f"{_ms(wanted_s)} +- {share:.0%}", measured=_ms(measured_s))
+        )
+        assert abs(measured_s / wanted_s - 1) <= TOLERANCE * share, f"{what}: {_ms(measured_s)}"
+
     def at_most(self, what: str, promised: float, measured: float) -> None:
         """A count or share that has no excuse."""
         self.cells.append(Cell(what=what, promised=f"<= {promised:g}", measured=f"{measured:.4g}"))
@@ -52,6 +59,14 @@ class Record:
         """A fact."""
         self.cells.append(Cell(what=what, promised=str(promised), measured=str(measured)))
         assert measured == promised, f"{what}: {measured!r}, promised {promised!r}"
+
+    def only(self, what: str, allowed: set[str], measured: set[str]) -> None:
+        """Names of a closed set: nothing else may come."""
+        cell = Cell(
+            what=what, promised=" or ".join(sorted(allowed)), measured=", ".join(sorted(measured))
+        )
+        self.cells.append(cell)
+        assert measured <= allowed, f"{what}: {sorted(measured)}, promised {sorted(allowed)}"
 
     def write(self, *, outcome: str) -> None:
         """Appends the line."""

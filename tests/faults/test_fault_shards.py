@@ -175,7 +175,7 @@ async def test_a_slow_only_replica_is_waited_for_adaptively(mini, oracle, rate, 
         router = await asyncio.to_thread(mini.router, 1, instead={victim: proxy.address})
 
         async def slow_it(run):
-            proxy.delay_s = 1.9  # the deadline is 2 s: waiting for it would take all of it
+            proxy.delay_s = 1.0  # half of the deadline
             await asyncio.sleep(6.0)
             proxy.delay_s = 0.0
 
@@ -185,10 +185,11 @@ async def test_a_slow_only_replica_is_waited_for_adaptively(mini, oracle, rate, 
     record.at_most(f"failed of {len(run.seen)} answers", 0, len(run.seen) - run.codes()["OK"])
     partial = [s for s in run.seen if s.response is not None and s.response.coverage < 1.0]
     record.at_least("partial answers", 50, len(partial))
-    # three quarters have answered and half were needed: half of the deadline is left to wait at most
-    longest_s = 0.5 * run.timeout_s + 0.02
-    record.time("p99 of partial answers", longest_s, quantile_s(partial, 0.99))
-    assert quantile_s(partial, 0.5) < 0.9 * run.timeout_s, "every answer waited for its deadline"
+    # half was needed and three of four have answered: the last gets 0.05 of the time that is left
+    record.time(
+        "p50 of partial answers", 0.05 * run.timeout_s + quantile_s(run.before, 0.5) + 0.02,
+        quantile_s(partial, 0.5),
+    )  # fmt: skip
 
 
 @pytest.mark.faults
@@ -277,8 +278,5 @@ async def test_lies_are_never_merged(mini, oracle, record, mini_index):
     record.at_most(f"wrong answers of {sum(outcomes.values())}", 0, len(wrong))
     assert outcomes.get("OUTCOME_INVALID_REPLY"), outcomes
     # a liar may be left out after some lies; no lie may ever pass for an answer, or fail the call
-    record.exactly(
-        "what became of the liar's shard",
-        True,
-        set(outcomes) <= {"OUTCOME_INVALID_REPLY", "OUTCOME_DOWN"},
-    )
+    allowed = {"OUTCOME_INVALID_REPLY", "OUTCOME_DOWN"}
+    record.only("what became of the liar's shard", allowed, set(outcomes))
