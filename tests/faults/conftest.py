@@ -60,7 +60,10 @@ def record(request: pytest.FixtureRequest) -> Iterator[Record]:
     """The test's line in the results; its docstring begins "Fault N: ..."."""
     head, _, told = (request.function.__doc__ or "").partition(": ")
     assert head.startswith("Fault "), f"{request.node.name} names no fault"
-    line = Record(row=head.removeprefix("Fault "), fault=told.partition("\n")[0].strip())
+    fault = told.partition("\n")[0].strip().rstrip(".")
+    if (case := getattr(request.node, "callspec", None)) is not None:
+        fault = f"{fault} ({case.id})"
+    line = Record(row=head.removeprefix("Fault "), fault=fault)
     n_failed = request.session.testsfailed
     yield line
     line.write(outcome="failed" if request.session.testsfailed > n_failed else "kept")
@@ -68,7 +71,10 @@ def record(request: pytest.FixtureRequest) -> Iterator[Record]:
 
 @pytest.fixture
 def steady() -> Callable[..., Callable[[], None]]:
-    """I5: takes the memory and descriptors of processes, and later checks that they are back."""
+    """I5: takes the memory and descriptors of processes, and later checks that they are back.
+
+    Within 10 % and 8 MiB: a process that has just started keeps buffers that its first calls made.
+    """
 
     def take(*processes: Process) -> Callable[[], None]:
         before = [(p, p.pid, p.rss_bytes(), p.n_fds()) for p in processes]

@@ -21,6 +21,7 @@ from faults.oracle import Oracle
 from shoal import vectors
 from shoal.bench.drive import OK, Reply, open_loop
 from shoal.rpc.channel import open_channel
+from shoal.rpc.status import error_of
 from shoal.v1 import search_pb2 as pb
 
 K = 10
@@ -116,7 +117,7 @@ class InvalidRunError(AssertionError):
 
 
 Ask = Callable[[int, float], Awaitable[tuple[str, pb.SearchResponse | None, str]]]
-"""Asks query i within seconds: code, answer, ErrorInfo's reason or a detail."""
+"""Asks query i within seconds: code, answer, and the typed error that its details tell."""
 
 
 def requests_of(oracle: Oracle, texts: Sequence[str] = (), **parameters: object) -> list[bytes]:
@@ -143,7 +144,8 @@ async def asking(router: Router | str, requests: Sequence[bytes]):
             try:
                 response = await methods[i % 2](requests[i % len(requests)], timeout=timeout_s)
             except grpc.RpcError as failure:
-                return failure.code().name, None, failure.details() or ""
+                error = error_of(failure)
+                return failure.code().name, None, f"{type(error).__name__}: {error.message}"
             return OK, response, ""
 
         yield ask

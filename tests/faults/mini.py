@@ -110,6 +110,7 @@ class Mini:
         self._encoder = Process("encoder", "faults.stub_encoder", [], folder)
         self._others: list[Process] = []
         self._routers: list[Router] = []
+        self._n_routers = 0
         self._pids: set[int] = set()
 
     def shard(self, shard: int, replica: int = 0) -> Process:
@@ -161,7 +162,8 @@ class Mini:
             whole: wait until it finds everybody healthy.
         """
         self.heal(n_replicas)
-        number = len(self._routers)
+        self._n_routers += 1
+        number = self._n_routers
         topology = self.folder / f"topology-{number}.json"
         process = Process(
             f"router-{number}",
@@ -183,47 +185,40 @@ class Mini:
             router.wait_whole()
         return router
 
-    def serve_version(self, version: int) -> None:
-        """Has every shard that runs serve this version alone again, after a reload."""
-        for process in self._shards.values():
-            if process.is_alive:
-                process.end()
-                process.launch().wait_started()
-        assert version == 1, "processes are started with version 1"
+    def start_again(self) -> None:
+        """Restarts every shard that runs, so that it has version 1 open and nothing else."""
+        running = [process for process in self._shards.values() if process.is_alive]
+        for process in running:
+            process.end()
+        self.started(*running)
+
+    @property
+    def _all(self) -> list[Process]:
+        routers = [router.process for router in self._routers]
+        return [*self._shards.values(), self._encoder, *self._others, *routers]
 
     def refuse_unexpected_ends(self) -> None:
         """I4: no process ended but those that the test ended itself."""
-        for process in (*self._shards.values(), self._encoder, *self._others):
-            if process.was_started and not process.expected_dead:
-                assert process.is_alive, f"{process.name}: {process.log.read_text()[-2000:]}"
-        for router in self._routers:
-            process = router.process
+        for process in self._all:
             if process.was_started and not process.expected_dead:
                 assert process.is_alive, f"{process.name}: {process.log.read_text()[-2000:]}"
 
     def end_test(self) -> None:
         """Ends what belongs to one test; the shards and the encoder stay."""
-        for process in (*self._shards.values(), self._encoder, *self._others):
+        for process in self._all:
             process.cont()
         for router in self._routers:
-            router.process.cont()
             router.close()
         for process in self._others:
             process.end()
-        self._routers_done()
-
-    def _routers_done(self) -> None:
-        for process in (*self._others, *(router.process for router in self._routers)):
-            process.expected_dead = True
+        self._routers.clear()
         self._others.clear()
 
     def end_all(self) -> None:
         """Ends everything; I4: nothing is left after 5 s."""
-        for process in (*self._shards.values(), self._encoder, *self._others):
-            process.cont()
+        self.end_test()
+        for process in self._all:
             process.end()
-        for router in self._routers:
-            router.close()
         poll(
             lambda: not any(exists(pid) for pid in self._pids),
             within_s=5.0,

@@ -57,7 +57,7 @@ class Record:
 
     def exactly(self, what: str, promised: object, measured: object) -> None:
         """A fact."""
-        self.cells.append(Cell(what=what, promised=str(promised), measured=str(measured)))
+        self.cells.append(Cell(what=what, promised=_said(promised), measured=_said(measured)))
         assert measured == promised, f"{what}: {measured!r}, promised {promised!r}"
 
     def only(self, what: str, allowed: set[str], measured: set[str]) -> None:
@@ -80,6 +80,10 @@ class Record:
         }
         with RESULTS.open("a", encoding="utf-8") as file:
             file.write(json.dumps(told) + "\n")
+
+
+def _said(fact: object) -> str:
+    return ", ".join(sorted(map(str, fact))) if isinstance(fact, set) else str(fact)
 
 
 def _ms(seconds: float) -> str:
