@@ -66,7 +66,17 @@ def record(request: pytest.FixtureRequest) -> Iterator[Record]:
     line = Record(row=head.removeprefix("Fault "), fault=fault)
     n_failed = request.session.testsfailed
     yield line
-    line.write(outcome="failed" if request.session.testsfailed > n_failed else "kept")
+    line.write(is_kept=request.session.testsfailed == n_failed)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A test that measured a broken promise has failed, once it has measured everything."""
+    done = yield
+    record = getattr(item, "funcargs", {}).get("record")
+    if isinstance(record, Record):
+        record.refuse_broken()
+    return done
 
 
 @pytest.fixture

@@ -23,58 +23,56 @@ class Cell:
 
 @dataclass(slots=True, kw_only=True)
 class Record:
-    """The cells of one test."""
+    """The cells of one test; one that is broken lets the test go on, to measure the rest."""
 
     row: str
     fault: str
     cells: list[Cell] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
 
     def time(self, what: str, promised_s: float, measured_s: float) -> None:
         """A timing: fails at three times the promise."""
-        self.cells.append(
-            Cell(what=what, promised=f"<= {_ms(promised_s)}", measured=_ms(measured_s))
-        )
-        assert measured_s <= TOLERANCE * promised_s, (
-            f"{what}: {_ms(measured_s)}, promised {_ms(promised_s)}"
+        self._add(
+            what, f"<= {_ms(promised_s)}", _ms(measured_s), measured_s <= TOLERANCE * promised_s
         )
 
     def about(self, what: str, wanted_s: float, measured_s: float, share: float = 0.1) -> None:
         """A timing that arithmetic gives, within a share of it: fails at three times the share."""
-        self.cells.append(
-            Cell(what=what, promised=f"{_ms(wanted_s)} +- {share:.0%}", measured=_ms(measured_s))
-        )
-        assert abs(measured_s / wanted_s - 1) <= TOLERANCE * share, f"{what}: {_ms(measured_s)}"
+        is_near = abs(measured_s / wanted_s - 1) <= TOLERANCE * share
+        self._add(what, f"{_ms(wanted_s)} +- {share:.0%}", _ms(measured_s), is_near)
 
     def at_most(self, what: str, promised: float, measured: float) -> None:
         """A count or share that has no excuse."""
-        self.cells.append(Cell(what=what, promised=f"<= {promised:g}", measured=f"{measured:.4g}"))
-        assert measured <= promised, f"{what}: {measured:g}, promised at most {promised:g}"
+        self._add(what, f"<= {promised:g}", f"{measured:.4g}", measured <= promised)
 
     def at_least(self, what: str, promised: float, measured: float) -> None:
         """As `at_most`, the other way."""
-        self.cells.append(Cell(what=what, promised=f">= {promised:g}", measured=f"{measured:.4g}"))
-        assert measured >= promised, f"{what}: {measured:g}, promised at least {promised:g}"
+        self._add(what, f">= {promised:g}", f"{measured:.4g}", measured >= promised)
 
     def exactly(self, what: str, promised: object, measured: object) -> None:
         """A fact."""
-        self.cells.append(Cell(what=what, promised=_said(promised), measured=_said(measured)))
-        assert measured == promised, f"{what}: {measured!r}, promised {promised!r}"
+        self._add(what, _said(promised), _said(measured), measured == promised)
 
     def only(self, what: str, allowed: set[str], measured: set[str]) -> None:
         """Names of a closed set: nothing else may come."""
-        cell = Cell(
-            what=what, promised=" or ".join(sorted(allowed)), measured=", ".join(sorted(measured))
-        )
-        self.cells.append(cell)
-        assert measured <= allowed, f"{what}: {sorted(measured)}, promised {sorted(allowed)}"
+        self._add(what, " or ".join(sorted(allowed)), _said(measured), measured <= allowed)
 
-    def write(self, *, outcome: str) -> None:
+    def refuse_broken(self) -> None:
+        """Fails where a promise was broken, naming each."""
+        assert not self.broken, "; ".join(self.broken)
+
+    def _add(self, what: str, promised: str, measured: str, is_kept: bool) -> None:
+        self.cells.append(Cell(what=what, promised=promised, measured=measured))
+        if not is_kept:
+            self.broken.append(f"{what}: {measured}, promised {promised}")
+
+    def write(self, *, is_kept: bool) -> None:
         """Appends the line."""
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         told = {
             "row": self.row,
             "fault": self.fault,
-            "outcome": outcome,
+            "outcome": "kept" if is_kept and not self.broken else "not kept",
             "date": time.strftime("%Y-%m-%d"),
             "cells": [asdict(cell) for cell in self.cells],
         }
