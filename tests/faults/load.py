@@ -30,7 +30,7 @@ BEFORE_S = 3.0
 AFTER_S = 5.0
 _WARM_UP_S = 1.0
 _LATE_S = 0.050
-_LONGEST_S = 600.0
+_LONGEST_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

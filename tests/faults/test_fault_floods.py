@@ -129,10 +129,12 @@ async def ask_once(method, request: bytes) -> str:
 
 
 HEAVY = 256
+"""Queries a call, exact: few calls a second are a load then, and the generator has time."""
+FLOOD_S = 60.0
 
 
 async def test_overload_keeps_the_goodput(mini: Mini, oracle, record):
-    """Fault 39: three times the load that the cluster sustains, for 20 s."""
+    """Fault 39: three times the load that the cluster sustains, for 60 s."""
     router = mini.router(1)
     matrix = np.resize(oracle.query_vectors, (HEAVY, oracle.query_vectors.shape[1]))
     heavy = pb.SearchRequest(k=1, exact=True)
@@ -141,8 +143,8 @@ async def test_overload_keeps_the_goodput(mini: Mini, oracle, record):
         heavy.queries.add().vector.CopyFrom(vectors.to_proto(row[None]))
     async with asking(router, [heavy.SerializeToString()]) as ask:
         peak = await goodput(ask, clients=6, total_s=6.0)
-        calls = await flood(ask, rate=3 * peak, total_s=20.0)
-    window_s = 18.0  # from the second second on: the queues have filled
+        calls = await flood(ask, rate=3 * peak, total_s=FLOOD_S)
+    window_s = FLOOD_S - 2.0  # from the second second on: the queues have filled
     good = [s for s in calls if s[2] == OK and 2.0 <= s[1] < 2.0 + window_s]
     refused = [done - sent for sent, done, code in calls if code == "RESOURCE_EXHAUSTED"]
     codes = {code for _, _, code in calls}
@@ -214,7 +216,7 @@ async def test_descriptors_run_out(mini: Mini, oracle, rate, record):
 HOG = """
 import os, time
 os.nice(5)
-end_s = time.monotonic() + 10
+end_s = time.monotonic() + 60
 while time.monotonic() < end_s:
     pass
 """
@@ -225,12 +227,12 @@ def start_hogs(n_hogs: int) -> list[subprocess.Popen]:
 
 
 async def test_hogs_make_nobody_ill(mini: Mini, oracle, rate, record):
-    """Fault 57: four processes burn all cores for 10 s."""
+    """Fault 57: four processes burn all cores for 60 s."""
     router = mini.router(2)
     ejected = []
 
     async def burn(run):
-        end_s = time.monotonic() + 10.0
+        end_s = time.monotonic() + 60.0
         hogs = start_hogs(4)
         try:
             while time.monotonic() < end_s:
