@@ -94,8 +94,8 @@ class Process:
                 [sys.executable, "-m", self.module, *self.arguments, "--port", str(self.port),
                  "--address-file", str(self._address_file), "--parent-pid", str(os.getpid()),
                  "--metrics-port", str(self.metrics_port), "--grace-s", "5"],
-                cwd=self._folder, env=ENVIRONMENT | {"XDG_CACHE_HOME": str(self._folder)}, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=log, start_new_session=True,
+                cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=ENVIRONMENT | {"XDG_CACHE_HOME": str(self._folder)}, start_new_session=True,
             ).result()  # fmt: skip
         self.expected_dead = self._is_stopped = False
         return self

@@ -44,7 +44,7 @@ def test_children_end_with_their_supervisor(tmp_path, mini_index, record):
     (tmp_path / "topology.json").write_text("{}")
     supervisor = subprocess.Popen(
         [sys.executable, "-c", LAUNCH, str(tmp_path), str(mini_index.folder)],
-        env=ENVIRONMENT, stderr=subprocess.DEVNULL,
+        env=ENVIRONMENT | {"XDG_CACHE_HOME": str(tmp_path)}, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         files = [tmp_path / f"{name}.json" for name in ("router", "shard", "encoder")]
