@@ -1,6 +1,6 @@
 # Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check stubs bench bench-quality gpu-check clean
+.PHONY: help setup demo test test-faults test-soak check stubs bench bench-quality gpu-check clean
 SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -24,6 +24,14 @@ demo: $(READY) ## build an index of Python's documentation, serve it, ask it que
 
 test: $(READY) ## the tests
 	$(BIN)/python -m pytest $(PYTEST)
+
+test-faults: $(READY) ## every fault under load, on real processes, and docs/reliability.md (an hour)
+	rm -f .build/faults/results.jsonl
+	$(BIN)/python -m pytest tests/faults -m "not soak" $(PYTEST); \
+	code=$$?; $(BIN)/python tests/faults/report.py && exit $$code
+
+test-soak: $(READY) ## ten minutes of random killing; PYTEST="--soak-s 3600 --soak-seed 7"
+	$(BIN)/python -m pytest tests/faults -m soak -s $(PYTEST)
 
 check: $(READY) $(STUB_TOOLS) ## lint, types, layers, stubs, the wire contract
 	$(BIN)/ruff check

@@ -23,6 +23,10 @@ def rng() -> np.random.Generator:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seeds", type=int, default=3, help="how many seeds the killing tests run")
+    faults = parser.getgroup("faults")
+    faults.addoption("--rate", type=float, default=50.0, help="queries a second of the open loop")
+    faults.addoption("--soak-s", type=float, default=600.0, help="seconds of the soak")
+    faults.addoption("--soak-seed", type=int, default=None, help="replays a soak's killings")
 
 
 @pytest.fixture
