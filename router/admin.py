@@ -4,10 +4,11 @@ from typing import Any
 
 import grpc
 
-from router.cluster import ShardReplica, State
+from router.cluster import ShardReplica
 from router.encoder_replica import EncoderReplica
 from router.registry import Registry, ServedIndex
 from router.reload import LOAD_TIMEOUT_S, Reloader
+from router.standing import State
 from shoal import __version__
 from shoal.errors import InvalidArgumentError, UnsupportedError
 from shoal.internal.v1 import admin_pb2 as pb
@@ -17,6 +18,8 @@ from shoal.rpc.deadline import Deadline
 _STATES = {
     State.CONNECTING: pb.REPLICA_STATE_CONNECTING,
     State.HEALTHY: pb.REPLICA_STATE_HEALTHY,
+    State.TRIAL: pb.REPLICA_STATE_HEALTHY,  # it is asked; `detail` says how
+    State.DOUBTED: pb.REPLICA_STATE_EJECTED,
     State.EJECTED: pb.REPLICA_STATE_EJECTED,
 }
 
