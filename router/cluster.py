@@ -77,6 +77,13 @@ class Describing(Protocol[Told_co]):
         ...
 
 
+@dataclass(slots=True)
+class Changes:
+    """Counts what changes who can be asked, so that it is looked up only when it has changed."""
+
+    n: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
     """What every replica of this router shares; `n_active` tells the queries under way in it."""
@@ -85,6 +92,7 @@ class Shared:
     tasks: asyncio.TaskGroup
     n_active: Callable[[], int]
     probes: ProbeBook = field(default_factory=ProbeBook)
+    changes: Changes = field(default_factory=Changes)
 
 
 class Replica(Generic[Description]):
@@ -95,6 +103,7 @@ class Replica(Generic[Description]):
     def __init__(self, client: Describing[Description], shared: Shared) -> None:
         self._client = client
         self._config = shared.config
+        self._changes = shared.changes
         self.health: Health[Description] = Health()
         self.checked = asyncio.Event()
         self._heard_s = -math.inf
@@ -198,10 +207,17 @@ class Replica(Generic[Description]):
         standing = self.standing.after_check(time.monotonic())
         if standing.state is not self.health.state:
             logger.info("%s is %s", self.address, standing.state.value)
-        self.health = Health(standing=standing, description=description)
+        self._see(Health(standing=standing, description=description))
 
     def _stand(self, standing: Standing) -> None:
-        self.health = replace(self.health, standing=standing)
+        self._see(replace(self.health, standing=standing))
+
+    def _see(self, health: Health[Description]) -> None:
+        before, self.health = self.health, health
+        if before.standing.usable != health.standing.usable or (
+            before.description != health.description
+        ):
+            self._changes.n += 1
 
 
 ShardDescription = tuple[int, dict[int, IndexVersion]]
@@ -291,7 +307,7 @@ class ShardReplica(Replica[ShardDescription]):
         self._know({number: v for number, v in self.versions.items() if number != version})
 
     def _know(self, versions: dict[int, IndexVersion]) -> None:
-        self.health = replace(self.health, description=(self.shard, versions))
+        self._see(replace(self.health, description=(self.shard, versions)))
 
     async def _search(
         self, jobs: Sequence[tuple[SearchSettings, Matrix]], timeout_s: float

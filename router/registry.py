@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from router.cluster import ShardReplica, Shared
+from router.cluster import Changes, ShardReplica, Shared
 from router.config import RouterConfig
 from router.encoder_replica import EncoderReplica
 from router.topology import IndexVersion, Topology
@@ -48,6 +48,10 @@ class ServedIndex:
     version: int
     shards: tuple[tuple[ShardReplica, ...], ...]
     known: IndexVersion | None = None
+    changes: Changes = field(default_factory=Changes)
+    _seen: dict[str, tuple[int, Any]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def described(self) -> IndexVersion | None:
@@ -83,17 +87,37 @@ class ServedIndex:
         One that refuses at once for want of the version has the least load, and would be asked
         first for ever.
         """
-        return tuple(
-            tuple(r for r in replicas if self.version in r.versions) or replicas
-            for replicas in self.shards
+        shards: tuple[tuple[ShardReplica, ...], ...] = self._looked_up(
+            "best",
+            lambda: tuple(
+                tuple(r for r in replicas if self.version in r.versions) or replicas
+                for replicas in self.shards
+            ),
         )
+        return shards
+
+    @property
+    def there(self) -> frozenset[int]:
+        """The shards of which a replica can be asked."""
+        shards: frozenset[int] = self._looked_up(
+            "there",
+            lambda: frozenset(i for i, rs in enumerate(self.shards) if any(r.usable for r in rs)),
+        )
+        return shards
+
+    def _looked_up(self, name: str, look: Callable[[], Any]) -> Any:
+        """What `look` finds, kept until a replica changes: a search asks each time."""
+        seen = self._seen.get(name)
+        if seen is None or seen[0] != self.changes.n:
+            seen = self._seen[name] = (self.changes.n, look())
+        return seen[1]
 
     def coverage(self) -> float:
         """The share of the live passages that healthy replicas hold; 0.0 while nothing is known."""
         known = self.described
         if known is None:
             return 0.0
-        return known.coverage({i for i, rs in enumerate(self.shards) if any(r.usable for r in rs)})
+        return known.coverage(self.there)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +260,7 @@ class Registry:
                     for shard, addresses in enumerate(spec.shards)
                 ),
                 known=self._known(spec.name, spec.version),
+                changes=self._shared.changes,
             )
             for spec in topology.indexes
         }

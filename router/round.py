@@ -235,7 +235,7 @@ class Round(Generic[ReplicaT]):
         self._actions.append(Ask(attempt))
 
     def _is_late(self, attempt: Attempt[ReplicaT], now_s: float) -> bool:
-        return now_s - attempt.since_s >= self._patience(attempt.shard).late_after_s
+        return now_s >= attempt.since_s + self._patience(attempt.shard).late_after_s
 
     def _strike(self, attempt: Attempt[ReplicaT]) -> None:
         """One for each call at most."""
@@ -246,13 +246,16 @@ class Round(Generic[ReplicaT]):
         self._actions.append(Judge(attempt.replica, well=False, spare=spare))
 
     def _look_at(self, attempt: Attempt[ReplicaT], now_s: float) -> None:
-        patience, age_s = self._patience(attempt.shard), now_s - attempt.since_s
         if not attempt.replica.standing.usable and self._move(attempt, now_s):
             return
-        if age_s >= patience.hedge_after_s and attempt.shard not in self._hedged:
+        patience = self._patience(attempt.shard)
+        # points in time, as in `look_s`: a difference may be an ulp short of the period
+        late_s = attempt.since_s + patience.late_after_s
+        is_slow = now_s >= attempt.since_s + patience.hedge_after_s
+        if is_slow and attempt.shard not in self._hedged:
             self._hedge(attempt, now_s)
-        if age_s < patience.late_after_s:
-            attempt.look_s = attempt.since_s + patience.late_after_s
+        if now_s < late_s:
+            attempt.look_s = late_s
             return
         self._strike(attempt)
         attempt.look_s = now_s + _LOOK_AGAIN_S

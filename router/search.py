@@ -106,10 +106,10 @@ class Searcher:
 
     def _refuse_hopeless(self, query: SearchQuery, index: ServedIndex) -> None:
         """Fails before any work where the shards that are there can't be enough."""
-        there = {i for i, replicas in enumerate(index.shards) if any(r.usable for r in replicas)}
-        if query.index.coverage(there) < query.min_coverage:
-            missing = sorted(set(range(len(index.shards))) - there)
-            raise _too_little(query, query.index.coverage(there), f"down: shards {missing}")
+        coverage = query.index.coverage(index.there)
+        if coverage < query.min_coverage:
+            missing = sorted(set(range(len(index.shards))) - index.there)
+            raise _too_little(query, coverage, f"down: shards {missing}")
 
     async def _ask_shards(
         self, query: SearchQuery, index: ServedIndex, query_vectors: Matrix, deadline: Deadline
@@ -200,6 +200,7 @@ def _settings(query: SearchQuery, *, candidates: int) -> SearchSettings:
         exact=query.exact,
         priority=query.priority,
         fields=query.fields,
+        next_ordinal=query.index.next_ordinal,
     )
 
 

@@ -202,6 +202,7 @@ class FakeShard(shard_pb2_grpc.ShardServiceServicer):
             n_lists=0 if self.recipe == "Flat" else 64,
             default_n_probe=0 if self.recipe == "Flat" else 16,
             default_oversample=10.0,
+            next_ordinal=len(self.corpus.ids),
             encoder_model="stub" if self.fingerprint else "",
         )
         if self.fingerprint:
