@@ -26,6 +26,11 @@ class Loaded(Protocol):
         ...
 
 
+_RANKS = {State.HEALTHY: 0, State.TRIAL: 0, State.DOUBTED: 2}
+"""The lower the better; who is not there can't be asked."""
+_BUSY_TRIAL = 1
+_WORST = (9, 0)
+
 ReplicaT = TypeVar("ReplicaT", bound=Loaded)
 
 
@@ -33,16 +38,23 @@ def choose_replica(
     replicas: Sequence[ReplicaT], tried: Sequence[ReplicaT] = (), *, rng: random.Random
 ) -> ReplicaT | None:
     """The best replica that was not tried yet; ties by lot; None if none can be asked."""
-    if len(replicas) == 1 and not tried:
-        return replicas[0] if replicas[0].standing.usable else None
-    usable = [r for r in replicas if r.standing.usable and not any(r is t for t in tried)]
-    if len(usable) <= 1:
-        return usable[0] if usable else None
-    loads = [r.load for r in usable]
-    ranks = [_rank(r.standing.state, load) for r, load in zip(usable, loads, strict=True)]
-    best = min(zip(ranks, loads, strict=True))
-    equal = [r for r, *place in zip(usable, ranks, loads, strict=True) if tuple(place) == best]
-    return equal[0] if len(equal) == 1 else rng.choice(equal)
+    best, best_place, n_equal = None, _WORST, 0
+    for replica in replicas:
+        state = replica.standing.state
+        rank = _RANKS.get(state)
+        if rank is None or (tried and any(replica is other for other in tried)):
+            continue
+        load = replica.load
+        if load and state is State.TRIAL:
+            rank = _BUSY_TRIAL
+        place = (rank, load)
+        if place < best_place:
+            best, best_place, n_equal = replica, place, 1
+        elif place == best_place:
+            n_equal += 1  # each of n equals is left with a chance of 1 in n
+            if rng.random() * n_equal < 1.0:
+                best = replica
+    return best
 
 
 def spare_replica(
@@ -62,9 +74,3 @@ def has_better(replicas: Sequence[ReplicaT], replica: ReplicaT) -> bool:
         r is not replica and r.standing.state is State.HEALTHY and not r.standing.strikes
         for r in replicas
     )
-
-
-def _rank(state: State, load: int) -> int:
-    if state is State.HEALTHY or (state is State.TRIAL and not load):
-        return 0
-    return 1 if state is State.TRIAL else 2
