@@ -7,8 +7,8 @@ Rules:
 1. A shard is asked through its best replica (`replicas`).
 2. After a failure that another replica may not share, one that was not tried is asked, while the
    retry budget grants it. Searching changes nothing, so repeating it is safe.
-3. Past the shard's usual p95 a healthy, no busier sibling is asked too, once a shard, while the
-   hedge budget grants it. The first good reply wins; the other call is dropped.
+3. Past the shard's usual p95 a healthy sibling with at most half the load is asked too, once a
+   shard, while the hedge budget grants it. The first good reply wins; the other call is dropped.
 4. A call whose replica was left out since it began moves to a sibling, as a retry.
 5. Where fewer shards than all are enough, the rest is waited for as `Goal.wait_factor` says, from
    the first answer on.
@@ -266,7 +266,7 @@ class Round(Generic[ReplicaT]):
         sibling = spare_replica(
             self._plan.shards[shard],
             self._tried[shard],
-            at_most=attempt.replica.load,
+            at_most=attempt.replica.load // 2,  # under full load hedges would only add to it
             rng=self._rng,
         )
         if sibling is not None and self._budgets.hedges.take(now_s):

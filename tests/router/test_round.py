@@ -124,17 +124,17 @@ def test_a_hedge_that_loses_is_no_strike():
     """It was asked later; the first one's answer came before its time."""
     round_ = round_of({0: replicas(2)})
     [first] = asked(round_.begin(0.0))
-    first.replica.load = 1
+    first.replica.load = 2
     [hedge] = asked(round_.tick(0.021))
     actions = round_.replied(first, 0.022)
     assert dropped(actions) == [hedge]
     assert judged(actions) == [("a", True, False)]
 
 
-def test_a_hedge_needs_a_healthy_and_no_busier_sibling_and_a_budget():
+def test_a_hedge_needs_a_healthy_and_half_as_busy_sibling_and_a_budget():
     """Otherwise it would do harm: to the sibling, or to everybody."""
     for load, state, share in (
-        (5, State.HEALTHY, 1.0), (1, State.TRIAL, 1.0), (1, State.HEALTHY, 0.0)
+        (2, State.HEALTHY, 1.0), (1, State.TRIAL, 1.0), (1, State.HEALTHY, 0.0)
     ):  # fmt: skip
         pair = [Replica("a", 0), Replica("b", load, Standing(state=state))]
         if state is State.TRIAL:
@@ -151,7 +151,7 @@ def test_a_failed_hedge_leaves_the_first_call_to_answer():
     """Two calls: one may fail."""
     round_ = round_of({0: replicas(2)})
     [first] = asked(round_.begin(0.0))
-    first.replica.load = 1
+    first.replica.load = 2
     [hedge] = asked(round_.tick(0.021))
     assert not asked(round_.failed(hedge, DOWN, 0.03))
     round_.replied(first, 0.05)
