@@ -4,10 +4,11 @@ from typing import Any
 
 import grpc
 
-from router.cluster import ShardReplica
 from router.encoder_replica import EncoderReplica
-from router.registry import Registry, ServedIndex
+from router.registry import Registry
 from router.reload import LOAD_TIMEOUT_S, Reloader
+from router.served import ServedIndex
+from router.shard_replica import ShardReplica
 from router.standing import State
 from shoal import __version__
 from shoal.errors import InvalidArgumentError, UnsupportedError

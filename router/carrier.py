@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+from router.calls import Action, Ask, Attempt, Drop, Failure, Kind
 from router.outcomes import another_may_help, outcome_of
 from router.replicas import Loaded
-from router.round import Action, Ask, Attempt, Drop, Failure, Kind, Round
+from router.round import Round
 from router.standing import Standing
 from shoal.errors import CancelledError
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from router.batching import text_cost
+from router.calls import Plan
 from router.carrier import Carrier
 from router.config import RouterConfig
 from router.encoder_client import Encoded
@@ -14,7 +15,7 @@ from router.encoder_replica import EncoderReplica
 from router.fanout import budgets
 from router.outcomes import Outcome
 from router.query import SearchQuery
-from router.round import Plan, Round
+from router.round import Round
 from shoal.errors import (
     CancelledError,
     DeadlineExceededError,

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 
 from router.batching import search_cost
 from router.budget import CallBudget
+from router.calls import Budgets, Kind, Plan
 from router.carrier import Carrier
-from router.cluster import ShardReplica
 from router.config import RouterConfig
 from router.outcomes import Outcome, ShardOutcome
 from router.passages import Fetched, PassageJob
 from router.quantile import LatencyWindow
-from router.round import Budgets, Kind, Plan, Round
+from router.round import Round
 from router.shard_client import SearchSettings, ShardReply
+from router.shard_replica import ShardReplica
 from router.waiting import Goal, Patience, patience
 from shoal.rpc import metrics
 from shoal.rpc.deadline import Deadline

@@ -16,7 +16,7 @@ from router.merge import Winners, merge_top_k
 from router.outcomes import Outcome, ShardOutcome
 from router.passages import PassageColumns, PassageJob
 from router.query import SearchQuery
-from router.registry import Served, ServedIndex
+from router.served import Served, ServedIndex
 from router.shard_client import SearchSettings
 from shoal.errors import DeadlineExceededError, InsufficientCoverageError
 from shoal.rpc.deadline import Deadline

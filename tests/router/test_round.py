@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from router.budget import CallBudget
+from router.calls import Ask, Budgets, Drop, Failure, Judge, Kind, Plan
 from router.outcomes import Outcome, ShardOutcome
-from router.round import Ask, Budgets, Drop, Failure, Judge, Kind, Plan, Round
+from router.round import Round
 from router.standing import Standing, State
 from router.waiting import Goal, Patience
 
