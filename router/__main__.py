@@ -18,7 +18,7 @@ async def main(config: RouterConfig) -> None:
     """Serves until told to stop."""
     admission = Admission(config.max_queries)
     async with Registry(config, n_active=lambda: admission.n_queries) as registry:
-        searches = SearchServicer(registry, Searcher(random.Random()), admission)
+        searches = SearchServicer(registry, Searcher(random.Random(), config), admission)
         reloader = Reloader(registry, release_after_s=config.release_after_s)
         admin = AdminServicer(registry, reloader)
         services = [

@@ -4,10 +4,12 @@ from typing import Any
 
 import grpc
 
-from router.cluster import ShardReplica, State
 from router.encoder_replica import EncoderReplica
-from router.registry import Registry, ServedIndex
+from router.registry import Registry
 from router.reload import LOAD_TIMEOUT_S, Reloader
+from router.served import ServedIndex
+from router.shard_replica import ShardReplica
+from router.standing import State
 from shoal import __version__
 from shoal.errors import InvalidArgumentError, UnsupportedError
 from shoal.internal.v1 import admin_pb2 as pb
@@ -17,6 +19,8 @@ from shoal.rpc.deadline import Deadline
 _STATES = {
     State.CONNECTING: pb.REPLICA_STATE_CONNECTING,
     State.HEALTHY: pb.REPLICA_STATE_HEALTHY,
+    State.TRIAL: pb.REPLICA_STATE_HEALTHY,  # it is asked; `detail` says how
+    State.DOUBTED: pb.REPLICA_STATE_EJECTED,
     State.EJECTED: pb.REPLICA_STATE_EJECTED,
 }
 

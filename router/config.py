@@ -36,6 +36,28 @@ class RouterConfig(ProcessConfig):
     canary_s: float = Field(
         30.0, gt=0, description="seconds between proofs of an encoder by the index's probe texts"
     )
+    check_timeout_s: float = Field(
+        0.4, gt=0, description="seconds in which a replica must answer a check, or a call meanwhile"
+    )
+    retry_share: float = Field(
+        0.15, ge=0, le=1, description="calls made again, to another replica, as a share of all"
+    )
+    hedge_share: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="calls made twice because the first is slower than 95 %, as a share of all",
+    )
+    min_wait_factor: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="share of the time left for which the last missing shard is waited for once "
+        "min_coverage is reached",
+    )
+    max_wait_factor: float = Field(
+        0.5, ge=0, le=1, description="the same for as many missing shards as may be missing"
+    )
     recheck_s: float = Field(0.2, gt=0, description="seconds between checks of one that is not")
     peer_tls_ca: Path | None = Field(
         None, description="PEM file of who signs the shards' and encoders' certificates; asks TLS"

@@ -10,6 +10,7 @@ from router.canary import Verdict
 from router.cluster import Replica, Shared
 from router.encoder_client import Encoded, EncoderClient
 from router.lane import Lane
+from router.standing import Cause
 from shoal.contract import EncoderContract
 from shoal.errors import FailedPreconditionError, ShoalError, UnavailableError
 from shoal.rpc import metrics
@@ -20,6 +21,8 @@ _CANARY_TIMEOUT_S = 5.0
 
 class EncoderReplica(Replica[EncoderContract]):
     """One encoder service and the lane before it."""
+
+    _component = "encoder"
 
     def __init__(self, address: str, shared: Shared) -> None:
         self._encoder_client = EncoderClient(address, shared.config.peer_credentials)
@@ -84,11 +87,11 @@ class EncoderReplica(Replica[EncoderContract]):
         self._verdict = Verdict(fingerprint=tower, at_s=now_s, fault=fault)
         return fault
 
-    def eject(self, detail: str) -> None:
+    def eject(self, detail: str, cause: Cause = Cause.UNFIT) -> None:
         """As every replica; one that can't be reached may come back as another process."""
         if detail != self.disproof:
             self._verdict = None
-        super().eject(detail)
+        super().eject(detail, cause)
 
     async def _encode(
         self, jobs: Sequence[tuple[str, int, Sequence[str]]], timeout_s: float
@@ -102,5 +105,6 @@ class EncoderReplica(Replica[EncoderContract]):
             metrics.ENCODER_REQUESTS.labels(failure.code.name).inc()
             self.note(failure)
             raise
+        self.heard()
         metrics.ENCODER_REQUESTS.labels("OK").inc()
         return encoded

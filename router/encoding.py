@@ -7,29 +7,73 @@ from collections.abc import Sequence
 import numpy as np
 
 from router.batching import text_cost
+from router.calls import Plan
+from router.carrier import Carrier
+from router.config import RouterConfig
 from router.encoder_client import Encoded
 from router.encoder_replica import EncoderReplica
+from router.fanout import budgets
+from router.outcomes import Outcome
 from router.query import SearchQuery
-from router.replicas import choose_replica
+from router.round import Round
 from shoal.errors import (
     CancelledError,
     DeadlineExceededError,
     FailedPreconditionError,
-    OverloadedError,
-    ShoalError,
     UnavailableError,
 )
+from shoal.rpc import metrics
 from shoal.rpc.deadline import Deadline
 from shoal.v1 import priority_pb2
 
 _NONE_TRUNCATED = frozenset[int]()
+_RETRIES = metrics.RETRIES.labels("encoder")
+
+
+class EncoderCalls:
+    """Asks one of several encoders, and another where that fails, within a budget."""
+
+    def __init__(self, rng: random.Random, config: RouterConfig) -> None:
+        self._rng = rng
+        self._budgets = budgets(config)
+
+    async def encode(
+        self, query: SearchQuery, encoders: Sequence[EncoderReplica], deadline: Deadline
+    ) -> Encoded:
+        """The vectors of a query's texts; errors as `encode`."""
+        fingerprint = query.index.question_fingerprint
+        matching = [e for e in encoders if e.question_fingerprint == fingerprint]
+        if not any(e.usable for e in matching):
+            raise _nobody(query, encoders)
+
+        def submit(encoder: EncoderReplica, _shard: int) -> "asyncio.Future[Encoded]":
+            return encoder.lane.submit(
+                (fingerprint, query.priority, query.texts),
+                key=(fingerprint, query.priority),
+                cost=text_cost(query.texts),
+                n_items=len(query.texts),
+                is_bulk=query.priority == priority_pb2.PRIORITY_BULK,
+                deadline=deadline,
+            )
+
+        round_ = Round(Plan(shards={0: matching}, until_s=deadline.at_s), self._budgets, self._rng)
+        carrier = Carrier(round_, submit, on_extra=lambda _kind: _RETRIES.inc())
+        await carrier.run()
+        if not round_.given_up:
+            return carrier.replies[0]
+        failure = carrier.causes.get(0)
+        if failure is None or round_.given_up[0].outcome is Outcome.LATE:
+            raise DeadlineExceededError("the encoder did not answer by the deadline")
+        if isinstance(failure, UnavailableError | CancelledError):
+            raise UnavailableError(f"the encoder failed: {failure.message}")
+        raise failure
 
 
 async def encode(
     query: SearchQuery,
     encoders: Sequence[EncoderReplica],
     deadline: Deadline,
-    rng: random.Random,
+    calls: EncoderCalls,
 ) -> tuple[np.ndarray, frozenset[int]]:
     """All vectors of a query, float32 (n_queries, dim), and the places of texts that were cut.
 
@@ -41,7 +85,7 @@ async def encode(
     """
     if not query.texts:
         return query.vectors, _NONE_TRUNCATED
-    encoded = await _ask(query, encoders, deadline, rng)
+    encoded = await calls.encode(query, encoders, deadline)
     dim = encoded.query_vectors.shape[1]
     if dim != query.index.dim:
         raise FailedPreconditionError(
@@ -56,38 +100,6 @@ async def encode(
     matrix[list(query.text_places)] = encoded.query_vectors
     matrix[list(query.vector_places)] = query.vectors
     return matrix, truncated
-
-
-async def _ask(
-    query: SearchQuery,
-    encoders: Sequence[EncoderReplica],
-    deadline: Deadline,
-    rng: random.Random,
-) -> Encoded:
-    fingerprint = query.index.question_fingerprint
-    matching = [e for e in encoders if e.question_fingerprint == fingerprint]
-    failure: ShoalError = _nobody(query, encoders)
-    tried: list[EncoderReplica] = []
-    while (encoder := choose_replica(matching, tried, rng=rng)) is not None:
-        tried.append(encoder)
-        answer = encoder.lane.submit(
-            (fingerprint, query.priority, query.texts),
-            key=(fingerprint, query.priority),
-            cost=text_cost(query.texts),
-            n_items=len(query.texts),
-            is_bulk=query.priority == priority_pb2.PRIORITY_BULK,
-            deadline=deadline,
-        )
-        try:
-            async with asyncio.timeout(deadline.remaining_s()):
-                return await answer
-        except TimeoutError as late:
-            raise DeadlineExceededError("the encoder did not answer by the deadline") from late
-        except (UnavailableError, CancelledError) as unreachable:
-            failure = UnavailableError(f"the encoder failed: {unreachable.message}")
-        except OverloadedError as full:
-            failure = full
-    raise failure
 
 
 def _nobody(

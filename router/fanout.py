@@ -1,30 +1,39 @@
 """Asks every shard for its best hits, and the winners' shards for their passages.
 
-A shard is asked through the least loaded of its healthy replicas, and through another one where
-that fails; what doesn't answer in time is an outcome. Decides nothing about coverage.
+Who is asked, who again, and for how long is `round`'s decision; what doesn't answer is an outcome.
+Keeps what one round teaches the next: the shards' latencies, and the budgets of extra calls.
 """
 
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from router.batching import search_cost
-from router.cluster import ShardReplica
-from router.outcomes import Outcome, ShardOutcome, another_may_help, outcome_of
+from router.budget import CallBudget
+from router.calls import Budgets, Kind, Plan
+from router.carrier import Carrier
+from router.config import RouterConfig
+from router.outcomes import Outcome, ShardOutcome
 from router.passages import Fetched, PassageJob
-from router.replicas import choose_replica
-from router.shard_client import (
-    SearchSettings,
-    ShardReply,
-)
+from router.quantile import LatencyWindow
+from router.round import Round
+from router.shard_client import SearchSettings, ShardReply
+from router.shard_replica import ShardReplica
+from router.waiting import Goal, Patience, patience
+from shoal.rpc import metrics
 from shoal.rpc.deadline import Deadline
 from shoal.v1 import priority_pb2
 from shoal.vectors import Matrix
 
-_NO_REPLICA = ShardOutcome(outcome=Outcome.DOWN, detail="no replica can be reached")
+_LATENCY_WINDOW_S = 10.0
+_RETRY_WINDOW_S = 10.0
+_HEDGE_WINDOW_S = 1.0
+_FLOOR_RETRIES = 10
+"""Retries that are granted to a quiet router."""
+
+_RETRIES = metrics.RETRIES.labels("shard")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,25 +49,26 @@ class Replies:
         return Replies(by_shard=kept, outcomes={**self.outcomes, **failed})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Attempt:
-    shard: int
-    tried: list[ShardReplica]
-
-
 Shards = Sequence[Sequence[ShardReplica]]
 """Replicas by shard number."""
 
-Reply = TypeVar("Reply")
-Ask = Callable[[ShardReplica, int], asyncio.Future[Reply]]
-"""Puts the question for a shard into a replica's lane."""
+
+def budgets(config: RouterConfig) -> Budgets:
+    """A router's, for one kind of process."""
+    return Budgets(
+        retries=CallBudget(config.retry_share, floor=_FLOOR_RETRIES, window_s=_RETRY_WINDOW_S),
+        hedges=CallBudget(config.hedge_share, floor=0, window_s=_HEDGE_WINDOW_S),
+    )
 
 
 class FanOut:
     """Search and passage calls to the shards of an index."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, config: RouterConfig) -> None:
         self._rng = rng
+        self._config = config
+        self._budgets = budgets(config)
+        self._latencies: dict[tuple[str, int], LatencyWindow] = {}
 
     async def search(
         self,
@@ -66,8 +76,15 @@ class FanOut:
         settings: Sequence[SearchSettings],
         query_vectors: Matrix,
         deadline: Deadline,
+        *,
+        n_live_by_shard: tuple[int, ...],
+        min_coverage: float,
     ) -> Replies:
-        """Asks each shard, with its own settings, for the hits of (n, dim) vectors."""
+        """Asks each shard, with its own settings, for the hits of (n, dim) vectors.
+
+        The last ones are waited for a while once coverage `min_coverage` is reached, and nobody
+        where it can't be: whether it was is the caller's to see.
+        """
 
         def ask(replica: ShardReplica, shard: int) -> "asyncio.Future[ShardReply]":
             wanted = settings[shard]
@@ -85,15 +102,30 @@ class FanOut:
                 deadline=deadline,
             )
 
-        begun_s = time.perf_counter()
-        asked = dict(enumerate(shards))
-        patience_s = _patience_s(deadline, share=0.1, at_most_s=0.05)
-        replies, failed = await _Round(ask, self._rng, patience_s).run(asked)
-        answered = {
-            shard: ShardOutcome(outcome=Outcome.OK, elapsed_ms=(reply.arrived_s - begun_s) * 1_000)
-            for shard, reply in replies.items()
-        }
-        return Replies(by_shard=replies, outcomes={**failed, **answered})
+        now_s = time.monotonic()
+        index = settings[0].index
+        is_bulk = settings[0].priority == priority_pb2.PRIORITY_BULK
+        plan = Plan(
+            shards=dict(enumerate(shards)),
+            until_s=now_s + _patience_s(deadline, share=0.1, at_most_s=0.05),
+            patience={} if is_bulk else self._patience(index, len(shards), now_s),
+            goal=Goal(
+                min_coverage=min_coverage,
+                n_live_by_shard=n_live_by_shard,
+                min_wait_factor=self._config.min_wait_factor,
+                max_wait_factor=self._config.max_wait_factor,
+            ),
+        )
+        round_ = Round(plan, self._budgets, self._rng)
+        carrier = Carrier(round_, ask, on_extra=_count_extra)
+        await carrier.run()
+        if not is_bulk:
+            self._learn(index, carrier.latencies_s)
+        outcomes = dict(round_.given_up)
+        for shard, reply in carrier.replies.items():
+            elapsed_ms = (reply.arrived_s - now_s) * 1_000
+            outcomes[shard] = ShardOutcome(outcome=Outcome.OK, elapsed_ms=elapsed_ms)
+        return Replies(by_shard=carrier.replies, outcomes=outcomes)
 
     async def fetch(
         self,
@@ -115,74 +147,39 @@ class FanOut:
                 deadline=deadline,
             )
 
-        asked = {shard: shards[shard] for shard in jobs}
         # a search that waited for a late shard leaves little time: half of it is for the answer
         patience_s = _patience_s(deadline, share=0.5, at_most_s=0.025)
-        return await _Round(ask, self._rng, patience_s).run(asked)
+        plan = Plan(
+            shards={shard: shards[shard] for shard in jobs},
+            until_s=time.monotonic() + patience_s,
+        )
+        round_ = Round(plan, self._budgets, self._rng)
+        carrier = Carrier(round_, ask, on_extra=_count_extra)
+        await carrier.run()
+        return carrier.replies, round_.given_up
+
+    def _patience(self, index: str, n_shards: int, now_s: float) -> dict[int, Patience]:
+        latencies = self._latencies
+        return {
+            shard: patience(latencies[index, shard], now_s)
+            for shard in range(n_shards)
+            if (index, shard) in latencies
+        }
+
+    def _learn(self, index: str, latencies_s: Mapping[int, float]) -> None:
+        now_s = time.monotonic()
+        for shard, latency_s in latencies_s.items():
+            window = self._latencies.get((index, shard))
+            if window is None:
+                window = self._latencies[index, shard] = LatencyWindow(_LATENCY_WINDOW_S)
+            window.observe(latency_s, now_s)
 
 
-class _Round(Generic[Reply]):
-    """One question to several shards, each through its replicas in turn."""
-
-    def __init__(self, ask: Ask[Reply], rng: random.Random, patience_s: float) -> None:
-        self._ask = ask
-        self._rng = rng
-        # a point in time, not a period: a reply must not buy the others more of it
-        self._until = Deadline.after(patience_s)
-        self._under_way: dict[asyncio.Future[Reply], _Attempt] = {}
-        self._failed: dict[int, ShardOutcome] = {}
-
-    async def run(
-        self, shards: Mapping[int, Sequence[ShardReplica]]
-    ) -> tuple[dict[int, Reply], dict[int, ShardOutcome]]:
-        replies: dict[int, Reply] = {}
-        for shard, replicas in shards.items():
-            self._start(shard, replicas, tried=[], otherwise=_NO_REPLICA)
-        try:
-            while self._under_way:
-                done, _ = await asyncio.wait(
-                    self._under_way,
-                    timeout=self._until.remaining_s(),
-                    return_when=asyncio.FIRST_EXCEPTION,
-                )
-                if not done:
-                    break
-                for answer in done:
-                    attempt = self._under_way.pop(answer)
-                    failure = answer.exception()
-                    if failure is None:
-                        replies[attempt.shard] = answer.result()
-                    elif another_may_help(failure):
-                        self._start(
-                            attempt.shard,
-                            shards[attempt.shard],
-                            tried=attempt.tried,
-                            otherwise=outcome_of(failure),
-                        )
-                    else:
-                        self._failed[attempt.shard] = outcome_of(failure)
-        finally:
-            for answer, attempt in self._under_way.items():
-                answer.cancel()
-                self._failed[attempt.shard] = ShardOutcome(
-                    outcome=Outcome.LATE, detail="no answer by the deadline"
-                )
-        return replies, self._failed
-
-    def _start(
-        self,
-        shard: int,
-        replicas: Sequence[ShardReplica],
-        *,
-        tried: list[ShardReplica],
-        otherwise: ShardOutcome,
-    ) -> None:
-        replica = choose_replica(replicas, tried, rng=self._rng)
-        if replica is None:
-            self._failed[shard] = otherwise
-            return
-        answer = self._ask(replica, shard)
-        self._under_way[answer] = _Attempt(shard=shard, tried=[*tried, replica])
+def _count_extra(kind: Kind) -> None:
+    if kind is Kind.HEDGE:
+        metrics.HEDGES.inc()
+    else:
+        _RETRIES.inc()
 
 
 def _patience_s(deadline: Deadline, *, share: float, at_most_s: float) -> float:

@@ -8,22 +8,21 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Self
 
-from router.cluster import ShardReplica, Shared
+from router.cluster import Shared
 from router.config import RouterConfig
 from router.encoder_replica import EncoderReplica
+from router.served import Served, ServedIndex
+from router.shard_replica import ShardReplica
 from router.topology import IndexVersion, Topology
 from router.topology_file import TopologyFile
 from router.users import Users
 from shoal.errors import (
     ConfigError,
     FailedPreconditionError,
-    InvalidArgumentError,
-    NotFoundError,
     StorageError,
-    UnavailableError,
 )
 from shoal.rpc import metrics
 from shoal.rpc.deadline import DEFAULT_TIMEOUT_S
@@ -34,105 +33,6 @@ _WATCH_S = 0.25
 
 _LINGER_S = DEFAULT_TIMEOUT_S
 """How long a replica that left the topology is kept for queries that began before."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedIndex:
-    """An index's pinned version and its replicas by shard number.
-
-    `known` is what the replicas told of the version when the router moved to it; None where the
-    topology file named it.
-    """
-
-    name: str
-    version: int
-    shards: tuple[tuple[ShardReplica, ...], ...]
-    known: IndexVersion | None = None
-
-    @property
-    def described(self) -> IndexVersion | None:
-        """What the index is, as any replica tells that has the pinned version open; None while
-        none does, or where its number of shards is not the topology's.
-        """
-        told = self._told()
-        return told if told and len(told.n_live_by_shard) == len(self.shards) else None
-
-    def _told(self) -> IndexVersion | None:
-        if self.known is not None:
-            return self.known
-        for replica in (r for replicas in self.shards for r in replicas):
-            if (known := replica.versions.get(self.version)) is not None:
-                return known
-        return None
-
-    @property
-    def disagreement(self) -> str:
-        """How the shard servers disagree with the topology; empty where they don't."""
-        told = self._told()
-        if told is None or len(told.n_live_by_shard) == len(self.shards):
-            return ""
-        return (
-            f"the topology names index {self.name} with {len(self.shards)} shards, but its shard "
-            f"servers serve {len(told.n_live_by_shard)}"
-        )
-
-    @property
-    def best_shards(self) -> tuple[tuple[ShardReplica, ...], ...]:
-        """Replicas by shard: those that have the version open, or all where none is known to.
-
-        One that refuses at once for want of the version has the least load, and would be asked
-        first for ever.
-        """
-        return tuple(
-            tuple(r for r in replicas if self.version in r.versions) or replicas
-            for replicas in self.shards
-        )
-
-    def coverage(self) -> float:
-        """The share of the live passages that healthy replicas hold; 0.0 while nothing is known."""
-        known = self.described
-        if known is None:
-            return 0.0
-        return known.coverage({i for i, rs in enumerate(self.shards) if any(r.usable for r in rs)})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """Everything served: replaced, never changed."""
-
-    indexes: Mapping[str, ServedIndex] = field(default_factory=dict)
-    encoders: tuple[EncoderReplica, ...] = ()
-
-    def index(self, name: str) -> ServedIndex:
-        """The index of this name, or the only one where the name is empty.
-
-        Raises:
-            InvalidArgumentError: no name, and not exactly one index.
-            NotFoundError: no such index.
-        """
-        if not name:
-            if len(self.indexes) != 1:
-                names = ", ".join(sorted(self.indexes)) or "none"
-                raise InvalidArgumentError(f"name an index; served are: {names}", field="index")
-            return next(iter(self.indexes.values()))
-        found = self.indexes.get(name)
-        if found is None:
-            raise NotFoundError(f"no index {name[:64]!r} here")
-        return found
-
-
-def describe(index: ServedIndex) -> IndexVersion:
-    """What the index is.
-
-    Raises:
-        UnavailableError: no shard server has been reached yet.
-        FailedPreconditionError: its shard servers disagree with the topology.
-    """
-    if (known := index.described) is not None:
-        return known
-    if index.disagreement:
-        raise FailedPreconditionError(index.disagreement)
-    raise UnavailableError(f"no shard of index {index.name} version {index.version} is there")
 
 
 class Registry:
@@ -236,6 +136,7 @@ class Registry:
                     for shard, addresses in enumerate(spec.shards)
                 ),
                 known=self._known(spec.name, spec.version),
+                changes=self._shared.changes,
             )
             for spec in topology.indexes
         }

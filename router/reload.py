@@ -10,8 +10,9 @@ import logging
 from collections.abc import Iterator
 from typing import NoReturn
 
-from router.cluster import ShardReplica
-from router.registry import Registry, Served, ServedIndex, describe
+from router.registry import Registry
+from router.served import Served, ServedIndex, describe
+from router.shard_replica import ShardReplica
 from router.topology import IndexVersion
 from shoal.errors import (
     CancelledError,

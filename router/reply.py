@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from router.merge import NO_HIT
 from router.passages import PassageColumns
 from router.query import SearchQuery
-from router.registry import ServedIndex
 from router.search import Found
+from router.served import ServedIndex
 from router.topology import IndexVersion
 from shoal.v1 import search_pb2 as pb
 

@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from router.candidates import shard_candidates
-from router.encoding import encode
+from router.config import RouterConfig
+from router.encoding import EncoderCalls, encode
 from router.fanout import FanOut, Replies
 from router.merge import Winners, merge_top_k
 from router.outcomes import Outcome, ShardOutcome
 from router.passages import PassageColumns, PassageJob
 from router.query import SearchQuery
-from router.registry import Served, ServedIndex
+from router.served import Served, ServedIndex
 from router.shard_client import SearchSettings
 from shoal.errors import DeadlineExceededError, InsufficientCoverageError
 from shoal.rpc.deadline import Deadline
@@ -54,9 +55,9 @@ class Found:
 class Searcher:
     """Runs queries against what is served."""
 
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
-        self._fanout = FanOut(rng)
+    def __init__(self, rng: random.Random, config: RouterConfig) -> None:
+        self._encoders = EncoderCalls(rng, config)
+        self._fanout = FanOut(rng, config)
 
     async def search(
         self, query: SearchQuery, served: Served, index: ServedIndex, deadline: Deadline
@@ -72,7 +73,7 @@ class Searcher:
         if deadline.expired:
             raise DeadlineExceededError("the deadline passed before the search began")
         self._refuse_hopeless(query, index)
-        query_vectors, truncated = await encode(query, served.encoders, deadline, self._rng)
+        query_vectors, truncated = await encode(query, served.encoders, deadline, self._encoders)
         encoded_s = time.perf_counter()
         replies = await self._ask_shards(query, index, query_vectors, deadline)
         searched_s, merge_s = time.perf_counter(), 0.0
@@ -105,10 +106,10 @@ class Searcher:
 
     def _refuse_hopeless(self, query: SearchQuery, index: ServedIndex) -> None:
         """Fails before any work where the shards that are there can't be enough."""
-        there = {i for i, replicas in enumerate(index.shards) if any(r.usable for r in replicas)}
-        if query.index.coverage(there) < query.min_coverage:
-            missing = sorted(set(range(len(index.shards))) - there)
-            raise _too_little(query, query.index.coverage(there), f"down: shards {missing}")
+        coverage = query.index.coverage(index.there)
+        if coverage < query.min_coverage:
+            missing = sorted(set(range(len(index.shards))) - index.there)
+            raise _too_little(query, coverage, f"down: shards {missing}")
 
     async def _ask_shards(
         self, query: SearchQuery, index: ServedIndex, query_vectors: Matrix, deadline: Deadline
@@ -119,7 +120,14 @@ class Searcher:
                 query.candidates, n_live_shard, n_live))
             for n_live_shard in query.index.n_live_by_shard
         ]  # fmt: skip
-        return await self._fanout.search(index.best_shards, settings, query_vectors, deadline)
+        return await self._fanout.search(
+            index.best_shards,
+            settings,
+            query_vectors,
+            deadline,
+            n_live_by_shard=query.index.n_live_by_shard,
+            min_coverage=query.min_coverage,
+        )
 
     async def _fetch(
         self, query: SearchQuery, index: ServedIndex, merged: "_Merged", deadline: Deadline
@@ -192,6 +200,7 @@ def _settings(query: SearchQuery, *, candidates: int) -> SearchSettings:
         exact=query.exact,
         priority=query.priority,
         fields=query.fields,
+        next_ordinal=query.index.next_ordinal,
     )
 
 

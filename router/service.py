@@ -11,8 +11,9 @@ import grpc
 from router import reply
 from router.admission import Admission
 from router.query import resolve
-from router.registry import Registry, describe
+from router.registry import Registry
 from router.search import Searcher, Timings
+from router.served import describe
 from shoal.errors import InvalidArgumentError, ShoalError
 from shoal.rpc import metrics
 from shoal.rpc.deadline import DEFAULT_TIMEOUT_S, Deadline

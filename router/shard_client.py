@@ -35,7 +35,10 @@ class InvalidReplyError(ShoalError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSettings:
-    """What every query of a shared call agrees in."""
+    """What every query of a shared call agrees in.
+
+    `next_ordinal`: ordinals from here on are no passages of the version; 0 where that isn't known.
+    """
 
     index: str
     version: int
@@ -45,6 +48,7 @@ class SearchSettings:
     exact: bool
     priority: int
     fields: frozenset[str]
+    next_ordinal: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +236,8 @@ def _checked_hits(
     falling = hits.scores[:, :-1] >= hits.scores[:, 1:]
     if not (falling | ~present[:, 1:]).all() or (present[:, 1:] & ~present[:, :-1]).any():
         raise InvalidReplyError("hits that are not in order")
+    if settings.next_ordinal and (hits.ordinals >= settings.next_ordinal).any():
+        raise InvalidReplyError(f"a passage that version {settings.version} does not have")
     ordered = np.sort(hits.ordinals, axis=1)
     if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
         raise InvalidReplyError("the same passage twice for one query")
@@ -281,4 +287,5 @@ def _index_version(index: str, message: pb.ShardVersion) -> IndexVersion:
         encoder_model=message.encoder_model,
         operating_points=tuple(point_fields),
         created_at_ns=message.create_time.ToNanoseconds(),
+        next_ordinal=message.next_ordinal,
     )

@@ -6,7 +6,7 @@ Pure: no sockets, no clocks. The file's form:
  "encoders": ["10.0.0.3:5001"]}
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Self
@@ -96,13 +96,15 @@ class IndexVersion:
     encoder_model: str
     operating_points: tuple[OperatingPoint, ...]
     created_at_ns: int
+    next_ordinal: int = 0
+    """Every passage's ordinal is below it; 0 where the shards don't tell."""
 
     @cached_property
     def n_live(self) -> int:
         """Live passages of all shards."""
         return sum(self.n_live_by_shard)
 
-    def coverage(self, shards: Mapping[int, object] | set[int]) -> float:
+    def coverage(self, shards: Collection[int]) -> float:
         """The share of the live passages that these shards hold; 1.0 for an empty index."""
         if not self.n_live:
             return 1.0

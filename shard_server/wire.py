@@ -96,6 +96,7 @@ def shard_version(index: ShardIndex, *, with_probes: bool = False) -> pb.ShardVe
         n_lists=manifest.n_lists,
         default_n_probe=manifest.default_n_probe,
         default_oversample=manifest.default_oversample,
+        next_ordinal=manifest.next_ordinal,
         contract=_contract(manifest, with_probes=with_probes),
         encoder_model="" if manifest.encoder is None else manifest.encoder.model,
         operating_points=[

@@ -128,7 +128,7 @@ async def running(
         async with Registry(config, n_active=lambda: admission.n_queries) as registry:
             cluster.registry = registry
             chance = random.Random(3)
-            searches = SearchServicer(registry, Searcher(chance), admission)
+            searches = SearchServicer(registry, Searcher(chance, config), admission)
             reloader = Reloader(registry, release_after_s=config.release_after_s)
             admin = AdminServicer(registry, reloader)
             search_pb2_grpc.add_SearchServiceServicer_to_server(searches, server)

@@ -41,11 +41,24 @@ class Script:
     load_gate: asyncio.Event = field(default_factory=asyncio.Event)
     """While clear, loading a version hangs."""
     n_loads: int = 0
+    describe_gate: asyncio.Event = field(default_factory=asyncio.Event)
+    """While clear, checks hang."""
     released: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.gate.set()
         self.load_gate.set()
+        self.describe_gate.set()
+
+    def freeze(self) -> None:
+        """Answers nothing more, as a stopped process."""
+        self.gate.clear()
+        self.describe_gate.clear()
+
+    def thaw(self) -> None:
+        """Goes on where it was frozen."""
+        self.gate.set()
+        self.describe_gate.set()
 
 
 class FakeShard(shard_pb2_grpc.ShardServiceServicer):
@@ -177,6 +190,7 @@ class FakeShard(shard_pb2_grpc.ShardServiceServicer):
 
     async def GetShard(self, request, context):
         self.n_descriptions += 1
+        await self.script.describe_gate.wait()
         versions = [self._describe(number) for number in sorted({self.version, *self.loaded})]
         if request.with_probes:
             self.n_probe_requests += 1
@@ -202,6 +216,7 @@ class FakeShard(shard_pb2_grpc.ShardServiceServicer):
             n_lists=0 if self.recipe == "Flat" else 64,
             default_n_probe=0 if self.recipe == "Flat" else 16,
             default_oversample=10.0,
+            next_ordinal=len(self.corpus.ids),
             encoder_model="stub" if self.fingerprint else "",
         )
         if self.fingerprint:

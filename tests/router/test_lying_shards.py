@@ -31,6 +31,12 @@ def _twice(reply):
     reply.ordinals = ordinals.tobytes()
 
 
+def _foreign(reply):
+    ordinals = np.frombuffer(reply.ordinals, "<i8").copy()
+    ordinals[-1] = 10**6
+    reply.ordinals = ordinals.tobytes()
+
+
 def _hole(reply):
     ordinals = np.frombuffer(reply.ordinals, "<i8").copy()
     ordinals[0] = -1
@@ -56,6 +62,7 @@ LIES = {
     "nan": _nan,
     "infinite": _infinite,
     "the same passage twice": _twice,
+    "a passage that the version lacks": _foreign,
     "a filler before hits": _hole,
     "more hits than asked for": _too_many,
     "another version": lambda reply: setattr(reply, "version", 2),

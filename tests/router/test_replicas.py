@@ -7,8 +7,9 @@ import pytest
 
 from router.admission import Admission
 from router.outcomes import Outcome, another_may_help, outcome_of
-from router.replicas import choose_replica
+from router.replicas import choose_replica, has_better, spare_replica
 from router.shard_client import InvalidReplyError
+from router.standing import Standing, State
 from shoal import errors
 from shoal.v1 import search_pb2
 
@@ -16,12 +17,17 @@ from shoal.v1 import search_pb2
 @dataclass(frozen=True, eq=False)
 class Replica:
     load: int
-    usable: bool = True
+    state: State = State.HEALTHY
+    strikes: int = 0
+
+    @property
+    def standing(self) -> Standing:
+        return Standing(state=self.state, strikes=self.strikes)
 
 
 def test_the_least_loaded_usable_replica_is_chosen():
     """Neither one that is down nor one that was tried, whatever their load."""
-    down, tried, busy, idle = Replica(0, usable=False), Replica(0), Replica(9), Replica(2)
+    down, tried, busy, idle = Replica(0, State.EJECTED), Replica(0), Replica(9), Replica(2)
     chance = random.Random(1)
     assert choose_replica([down, tried, busy, idle], [tried], rng=chance) is idle
     assert choose_replica([down], rng=chance) is None
@@ -35,6 +41,33 @@ def test_ties_are_broken_by_lot():
     chance = random.Random(1)
     chosen = [choose_replica(replicas, rng=chance) for _ in range(300)]
     assert all(60 < chosen.count(replica) < 140 for replica in replicas)
+
+
+def test_a_trial_is_one_query_at_a_time():
+    """An idle replica on trial competes; a busy one waits, unless there is no healthy one."""
+    chance = random.Random(1)
+    healthy, idle, busy = Replica(5), Replica(0, State.TRIAL), Replica(1, State.TRIAL)
+    doubted = Replica(0, State.DOUBTED)
+    assert choose_replica([healthy, idle], rng=chance) is idle
+    assert choose_replica([healthy, busy, doubted], rng=chance) is healthy
+    assert choose_replica([busy, doubted], rng=chance) is busy
+    assert choose_replica([doubted, Replica(0, State.EJECTED)], rng=chance) is doubted
+
+
+def test_calls_that_need_not_be_made_go_where_they_do_no_harm():
+    """A hedge takes a healthy, untried replica that has no more to do than the slow one."""
+    chance = random.Random(1)
+    slow, busy, trial, idle = Replica(3), Replica(4), Replica(0, State.TRIAL), Replica(2)
+    assert spare_replica([slow, busy, trial, idle], [slow], at_most=3, rng=chance) is idle
+    assert spare_replica([slow, busy, trial], [slow], at_most=3, rng=chance) is None
+
+
+def test_only_a_sibling_without_strikes_is_better():
+    """Where all are late the load is to blame, and nobody is left out."""
+    slow, fine, struck = Replica(0, strikes=2), Replica(9), Replica(0, strikes=1)
+    assert has_better([slow, fine], slow)
+    assert not has_better([slow, struck, Replica(0, State.DOUBTED)], slow)
+    assert not has_better([fine], fine)
 
 
 def test_admission_counts_queries_and_gives_room_back():

@@ -434,6 +434,7 @@ class ShardVersion(_message.Message):
     ENCODER_MODEL_FIELD_NUMBER: _builtins.int
     OPERATING_POINTS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    NEXT_ORDINAL_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """From 1."""
     dim: _builtins.int
@@ -450,6 +451,8 @@ class ShardVersion(_message.Message):
     """oversample where a search names none."""
     encoder_model: _builtins.str
     """The encoder's model as it was named at build time."""
+    next_ordinal: _builtins.int
+    """The ordinal of the next passage ever added: every hit's is below it. 0: not told."""
     @_builtins.property
     def n_live_by_shard(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Live passages of each shard of the version, by shard number: coverage is counted from these."""
@@ -483,10 +486,11 @@ class ShardVersion(_message.Message):
         encoder_model: _builtins.str = ...,
         operating_points: _abc.Iterable[_search_pb2.OperatingPoint] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        next_ordinal: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_contract", b"_contract", "contract", b"contract", "create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_contract", b"_contract", "contract", b"contract", "create_time", b"create_time", "default_n_probe", b"default_n_probe", "default_oversample", b"default_oversample", "dim", b"dim", "encoder_model", b"encoder_model", "n_lists", b"n_lists", "n_live_by_shard", b"n_live_by_shard", "operating_points", b"operating_points", "recipe", b"recipe", "score_kind", b"score_kind", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_contract", b"_contract", "contract", b"contract", "create_time", b"create_time", "default_n_probe", b"default_n_probe", "default_oversample", b"default_oversample", "dim", b"dim", "encoder_model", b"encoder_model", "n_lists", b"n_lists", "n_live_by_shard", b"n_live_by_shard", "next_ordinal", b"next_ordinal", "operating_points", b"operating_points", "recipe", b"recipe", "score_kind", b"score_kind", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__contract: _TypeAlias = _typing.Literal["contract"]  # noqa: Y015
     _WhichOneofArgType__contract: _TypeAlias = _typing.Literal["_contract", b"_contract"]  # noqa: Y015

@@ -1,0 +1,92 @@
+"""The values of a round: what it is asked for, the calls it makes, what it tells. Pure."""
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
+
+from router.budget import CallBudget
+from router.outcomes import Outcome, ShardOutcome
+from router.replicas import Loaded
+from router.waiting import Goal, Patience
+
+NO_REPLICA = ShardOutcome(outcome=Outcome.DOWN, detail="no replica can be reached")
+
+ReplicaT = TypeVar("ReplicaT", bound=Loaded)
+
+
+class Kind(enum.Enum):
+    """Why a replica is asked."""
+
+    FIRST = "first"
+    RETRY = "retry"
+    HEDGE = "hedge"
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Attempt(Generic[ReplicaT]):
+    """One call of a round; `look_s` is when to look at it next if it has not ended."""
+
+    shard: int
+    replica: ReplicaT
+    kind: Kind
+    since_s: float
+    look_s: float
+    struck: bool = False
+
+
+class Ask(NamedTuple, Generic[ReplicaT]):
+    """Call `attempt.replica` for `attempt.shard`; report how it ends."""
+
+    attempt: Attempt[ReplicaT]
+
+
+class Drop(NamedTuple, Generic[ReplicaT]):
+    """Cancel the call, whose answer isn't wanted any more."""
+
+    attempt: Attempt[ReplicaT]
+
+
+class Judge(NamedTuple, Generic[ReplicaT]):
+    """Tell the replica how it did; `spare`: a sibling does better."""
+
+    replica: ReplicaT
+    well: bool
+    spare: bool
+
+
+Action: TypeAlias = Ask[ReplicaT] | Drop[ReplicaT] | Judge[ReplicaT]
+
+
+class Failure(NamedTuple):
+    """How a call failed, and whether another replica may do better."""
+
+    outcome: ShardOutcome
+    may_retry: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budgets:
+    """Calls beside those that are asked for: shared by all rounds of a router."""
+
+    retries: CallBudget = field(default_factory=lambda: CallBudget(0.15, floor=10, window_s=10.0))
+    hedges: CallBudget = field(default_factory=lambda: CallBudget(0.05, floor=0, window_s=1.0))
+
+    def offer(self, n_calls: int, now_s: float) -> None:
+        """Counts the calls of a round."""
+        self.retries.offer(n_calls, now_s)
+        self.hedges.offer(n_calls, now_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(Generic[ReplicaT]):
+    """Whom to ask, and until when.
+
+    `shards` has the replicas by shard number, `patience` what is known of a shard's latency (a
+    shard without is never hedged), `goal` None where every shard is waited for to the end.
+    """
+
+    shards: Mapping[int, Sequence[ReplicaT]]
+    until_s: float
+    patience: Mapping[int, Patience] = field(default_factory=dict)
+    goal: Goal | None = None

@@ -1,0 +1,73 @@
+"""How long to wait for a shard. Pure: times are arguments."""
+
+import math
+from dataclasses import dataclass
+
+from router.quantile import LatencyWindow
+
+_AT_LEAST = 32
+"""Answers of a shard from which its p95 means something."""
+_LEAST_HEDGE_S = 0.002
+_LATE_FACTOR = 4.0
+_LATE_FLOOR_S = 0.1
+_LATE_UNKNOWN_S = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """Seconds after which a second replica is asked, and after which the first counts as late."""
+
+    hedge_after_s: float = math.inf
+    late_after_s: float = _LATE_UNKNOWN_S
+
+
+UNKNOWN = Patience()
+
+
+def patience(window: LatencyWindow, now_s: float) -> Patience:
+    """What a shard's latest answers teach: hedge after their p95, late is 4 times that.
+
+    (Dean and Barroso, "The Tail at Scale", 2013, defer the second request to the 95th percentile,
+    which bounds the extra load to some 5 %.)
+    """
+    p95_s = window.p95(now_s, at_least=_AT_LEAST)
+    if p95_s is None:
+        return UNKNOWN
+    return Patience(
+        hedge_after_s=max(_LEAST_HEDGE_S, p95_s),
+        late_after_s=max(_LATE_FLOOR_S, _LATE_FACTOR * p95_s),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """The coverage that an answer must have, and how long to wait for more.
+
+    `n_live_by_shard` counts the passages; the factors are shares of the time that is left when the
+    coverage is reached.
+    """
+
+    min_coverage: float
+    n_live_by_shard: tuple[int, ...]
+    min_wait_factor: float = 0.05
+    max_wait_factor: float = 0.5
+
+    def reached_by(self, n_live: int) -> bool:
+        """Whether shards with this many live passages together are enough."""
+        total = sum(self.n_live_by_shard)
+        return (n_live / total if total else 1.0) >= self.min_coverage
+
+    def wait_factor(self, *, n_asked: int, n_pending: int) -> float:
+        """The share of the time left for which to wait once the coverage is reached.
+
+        With m = (1 - min_coverage) x n_asked - 1, the shards that may be missing but one:
+        min + (max - min) x (n_pending - 1) / m, or min where m is not above 0: the fewer are
+        missing, the less they are waited for. This is Vespa's adaptive timeout: the factors are of
+        https://docs.vespa.ai/en/reference/services-content.html#coverage, the slope is its
+        dispatcher's. Shards here may be of unequal size, so the slope is cut at 1.
+        """
+        may_miss = (1.0 - self.min_coverage) * n_asked - 1.0
+        if n_pending <= 1 or may_miss <= 0.0:
+            return self.min_wait_factor
+        slope = min(1.0, (n_pending - 1) / may_miss)
+        return self.min_wait_factor + (self.max_wait_factor - self.min_wait_factor) * slope
