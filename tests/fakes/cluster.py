@@ -24,6 +24,7 @@ from router.search import Searcher
 from router.service import SearchServicer
 from shoal import vectors
 from shoal.internal.v1 import admin_pb2_grpc
+from shoal.rpc.backlog import BACKLOG_OPTIONS
 from shoal.rpc.channel import open_channel
 from shoal.rpc.interceptor import ShoalInterceptor
 from shoal.v1 import search_pb2 as pb
@@ -40,6 +41,8 @@ class Cluster:
     topology: Path
     version: int = 1
     registry: Registry = field(init=False)
+    admission: Admission = field(init=False)
+    searcher: Searcher = field(init=False)
     stub: search_pb2_grpc.SearchServiceStub = field(init=False)
     admin: admin_pb2_grpc.AdminServiceStub = field(init=False)
     address: str = field(init=False)
@@ -121,6 +124,7 @@ async def running(
         options=(
             ("grpc.max_receive_message_length", 16 << 20),
             ("grpc.max_send_message_length", 64 << 20),
+            *BACKLOG_OPTIONS,
         ),
     )
     try:
@@ -128,7 +132,8 @@ async def running(
         async with Registry(config, n_active=lambda: admission.n_queries) as registry:
             cluster.registry = registry
             chance = random.Random(3)
-            searches = SearchServicer(registry, Searcher(chance), admission)
+            cluster.admission, cluster.searcher = admission, Searcher(chance)
+            searches = SearchServicer(registry, cluster.searcher, admission)
             reloader = Reloader(registry, release_after_s=config.release_after_s)
             admin = AdminServicer(registry, reloader)
             search_pb2_grpc.add_SearchServiceServicer_to_server(searches, server)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import pytest
 
-from router.admission import Admission
 from router.outcomes import Outcome, another_may_help, outcome_of
 from router.replicas import choose_replica
 from router.shard_client import InvalidReplyError
@@ -35,21 +34,6 @@ def test_ties_are_broken_by_lot():
     chance = random.Random(1)
     chosen = [choose_replica(replicas, rng=chance) for _ in range(300)]
     assert all(60 < chosen.count(replica) < 140 for replica in replicas)
-
-
-def test_admission_counts_queries_and_gives_room_back():
-    """Past the bound it refuses with a time to come back; a lone call of any size is admitted."""
-    admission = Admission(10)
-    with admission.admit(8):
-        with pytest.raises(errors.OverloadedError) as refused, admission.admit(3):
-            pass
-        assert refused.value.retry_after_s > 0
-        with admission.admit(2):
-            pass
-    with pytest.raises(KeyError), admission.admit(10):
-        raise KeyError
-    with admission.admit(1_000):
-        pass
 
 
 def test_outcomes_are_those_of_the_contract():
