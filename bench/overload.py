@@ -61,11 +61,11 @@ def main() -> None:
             peak, steps = _measure(target, queries, arguments)
     print(
         f"\n{N_PASSAGES:,} x {DIM}, {RECIPE}, {arguments.shards} shards, {arguments.batch} vectors "
-        f"a call, deadline {TIMEOUT_S:g} s; peak {peak:,.0f} queries/s ({arguments.clients} clients)"
+        f"a call, deadline {TIMEOUT_S:g} s; peak {peak:,.0f} queries/s, {arguments.clients} clients"
     )
     print(
         "| load | offered q/s | goodput q/s | of the peak | p50 ms | p99 ms | refused calls "
-        "| refusal p50 ms | other errors | sent late p99 ms |\n|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+        "| failed p50 ms | other errors | sent late p99 ms |\n" + "|--:" * 10 + "|"
     )
     for step in steps:
         print(step.line(peak))
@@ -85,7 +85,8 @@ def _measure(
     if peak.errors:
         raise SystemExit(f"the peak had errors, so its figure means nothing: {peak.errors}")
     steps = [
-        Step(times=times, load=load(rate=times * peak.calls_per_s)) for times in (1.0, 2.0, 3.0, 1.0)
+        Step(times=times, load=load(rate=times * peak.calls_per_s))
+        for times in (1.0, 2.0, 3.0, 1.0)
     ]
     return peak.queries_per_s, steps
 

@@ -3,6 +3,9 @@
 Pure but for the gate's clock. Knows nothing of threads, faiss or gRPC.
 """
 
+import time
+from collections.abc import Callable
+
 from shard_server.limits import SearchParameters
 from shoal.admission import Gate, Limits
 
@@ -14,8 +17,10 @@ _BULK_WAIT_S = 5.0
 _ROWS_PER_LIST = 256  # what brute force has instead of lists
 
 
-def search_gate(*, wait_s: float, max_queued: int) -> Gate:
-    """The gate of a shard where interactive calls wait `wait_s` seconds at most."""
+def search_gate(
+    *, wait_s: float, max_queued: int, clock: Callable[[], float] = time.monotonic
+) -> Gate:
+    """The gate of a shard where interactive calls wait `wait_s` seconds at most, on the `clock`."""
     limits = Limits(
         max_cost=(max_queued + 1) * _FREE_COST,
         blind_cost=(max_queued + 1) * _FREE_COST,
@@ -23,7 +28,7 @@ def search_gate(*, wait_s: float, max_queued: int) -> Gate:
         wait_s=wait_s,
         bulk_wait_s=max(wait_s, _BULK_WAIT_S),
     )
-    return Gate(limits, what="for this shard")
+    return Gate(limits, what="for this shard", clock=clock)
 
 
 def search_cost(parameters: SearchParameters, *, n_queries: int, n_live: int) -> int:

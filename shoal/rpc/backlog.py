@@ -1,12 +1,16 @@
-"""How many calls may wait for a process's event loop before gRPC drops some by itself.
+"""How many calls may wait for a process's event loop, and how long, before gRPC drops them itself.
 
-gRPC drops calls that no handler has taken yet by lot, as CANCELLED, from 1,000 on (its random early
-detection; all of them from 3,000 on). In a burst that would hit calls that admission lets in, and
-those it refuses would not hear when to come back. A waiting call holds some kilobytes.
+gRPC hands a Python server one new call every two turns of its event loop, so a loop that is busy
+leaves calls in gRPC's own queue, which no code of ours sees. From 1,000 of them on gRPC drops some
+by lot (its random early detection): in a burst that would hit calls that admission lets in, and
+those that it refuses would not hear when to come back. What has waited for a second is dropped as
+CANCELLED, which clients may try again: serving the oldest calls first, just before their deadlines
+pass, is how goodput collapses. A waiting call holds some kilobytes.
 """
 
 BACKLOG_OPTIONS = (
     ("grpc.server.max_pending_requests", 32_768),
     ("grpc.server.max_pending_requests_hard_limit", 65_536),
+    ("grpc.server_max_unrequested_time_in_server", 1),
 )
 """For `grpc.aio.server(options=...)`."""
