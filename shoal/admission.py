@@ -33,7 +33,7 @@ FORGET_S = 30.0
 """Seconds without a crowd after which what was measured says nothing any more."""
 LEAST_RETRY_S, MOST_RETRY_S = 0.05, 10.0
 _UNKNOWN_RETRY_S = 0.5
-_SURE_SHARE = 0.75  # of the time left: a wait up to the deadline would end too late half the times
+_SURE_SHARE = 0.5  # of the time left: what was promised an end at its deadline ends too late
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +143,11 @@ def refusal_s(
         ahead, wait_s, bound_s = load.interactive, load.wait_s, limits.wait_s
         has_room = wait_s is not None or ahead + cost <= limits.blind_cost
     if has_room and total + cost <= limits.max_cost:
-        is_little = ahead + cost <= limits.free_cost
-        if is_little or (wait_s or 0.0) <= min(bound_s, time_left_s * _SURE_SHARE):
+        # a caller who spent its time on the way here is late however little is under way: serving
+        # the oldest first, each just too late, is how goodput collapses
+        known_s = wait_s or 0.0
+        is_in_time = min(known_s, bound_s) <= time_left_s * _SURE_SHARE
+        if is_in_time and (known_s <= bound_s or ahead + cost <= limits.free_cost):
             return None
     if wait_s is None:
         return _UNKNOWN_RETRY_S

@@ -196,8 +196,11 @@ def test_who_cannot_be_served_in_time_is_refused_at_once():
     """The caller's own deadline is a bound too."""
     load = Load(interactive=100.0, done=400.0, crowded_s=1.0)  # a wait of 0.25 s
     known = {"is_bulk": False, "limits": LIMITS}
-    assert refusal_s(load, 1, time_left_s=0.4, **known) is None
-    assert refusal_s(load, 1, time_left_s=0.3, **known) is not None
+    assert refusal_s(load, 1, time_left_s=0.6, **known) is None
+    assert refusal_s(load, 1, time_left_s=0.4, **known) is not None
+    little = Load(interactive=10.0, done=40.0, crowded_s=1.0)  # as long, for little work
+    assert refusal_s(little, 1, time_left_s=0.6, **known) is None
+    assert refusal_s(little, 1, time_left_s=0.4, **known) is not None
 
 
 @given(ahead=st.floats(250, 5_000), rate=st.floats(10, 400))
