@@ -114,9 +114,9 @@ async def running(
         await process.start()
     cluster = Cluster(corpus, shards, encoders, folder / "topology.json")
     cluster.write_topology()
-    # few inline hits, so that small requests see a fetch round as well
+    # few inline hits, so that small requests see a fetch round as well; a slow machine is no overload
     settings = {
-        "inline_hits": 64, "check_s": 0.05, "recheck_s": 0.05, "release_after_s": 0.0, **settings
+        "inline_hits": 64, "max_wait_s": 10.0, "check_s": 0.05, "recheck_s": 0.05, "release_after_s": 0.0, **settings
     }  # fmt: skip
     config = RouterConfig(topology=cluster.topology, max_queries=max_queries, **settings)
     server = grpc.aio.server(
@@ -128,7 +128,7 @@ async def running(
         ),
     )
     try:
-        admission = Admission(config.max_queries)
+        admission = Admission(config.max_queries, wait_s=config.max_wait_s)
         async with Registry(config, n_active=lambda: admission.n_queries) as registry:
             cluster.registry = registry
             chance = random.Random(3)
