@@ -114,9 +114,10 @@ async def running(
         await process.start()
     cluster = Cluster(corpus, shards, encoders, folder / "topology.json")
     cluster.write_topology()
-    # few inline hits, so that small requests see a fetch round as well; a slow machine is no overload
+    # few inline hits, so that small requests see a fetch round as well; a slow machine may wait
     settings = {
-        "inline_hits": 64, "max_wait_s": 10.0, "check_s": 0.05, "recheck_s": 0.05, "release_after_s": 0.0, **settings
+        "inline_hits": 64, "max_wait_s": 10.0,
+        "check_s": 0.05, "recheck_s": 0.05, "release_after_s": 0.0, **settings
     }  # fmt: skip
     config = RouterConfig(topology=cluster.topology, max_queries=max_queries, **settings)
     server = grpc.aio.server(
