@@ -1,6 +1,6 @@
 # Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults test-soak check stubs bench bench-quality gpu-check clean
+.PHONY: help setup demo test test-faults test-soak check stubs bench bench-quality bench-overload gpu-check clean
 SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -57,6 +57,9 @@ bench: $(READY) ## the served cluster beside its own parts, as ratios
 
 bench-quality: $(READY) ## Success@k through the cluster beside exact search and BM25
 	$(BIN)/python -m bench.quality $(BENCH)
+
+bench-overload: $(READY) ## goodput, waits and refusals at one to three times the sustainable load
+	$(BIN)/python -m bench.overload $(BENCH)
 
 gpu-check: $(READY) ## the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu -rs tests

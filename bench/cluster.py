@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shoal.client import Client
 
-_SHOAL = str(Path(sys.executable).with_name("shoal"))
+SHOAL = str(Path(sys.executable).with_name("shoal"))
 
 
 @contextmanager
@@ -18,18 +18,18 @@ def served(index_dir: Path, **environment: str) -> Iterator[str]:
     """`shoal up` of an index; yields the router's host:port, and takes everything down again."""
     name = f"bench-{os.getpid()}"
     subprocess.run(
-        [_SHOAL, "up", "--index", str(index_dir), "--name", name, "--port", "0", "--detach"],
+        [SHOAL, "up", "--index", str(index_dir), "--name", name, "--port", "0", "--detach"],
         check=True,
         stdout=subprocess.DEVNULL,
         env={**os.environ, **environment},
     )
     try:
         status = subprocess.run(
-            [_SHOAL, "status", "--name", name, "--json"], check=True, capture_output=True, text=True
+            [SHOAL, "status", "--name", name, "--json"], check=True, capture_output=True, text=True
         )
         target = str(json.loads(status.stdout)["target"])
         with Client(target) as client:
             client.wait_ready(timeout_s=30)
         yield target
     finally:
-        subprocess.run([_SHOAL, "down", "--name", name], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([SHOAL, "down", "--name", name], check=True, stdout=subprocess.DEVNULL)

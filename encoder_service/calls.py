@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from encoder_service.admission import Permit
 from encoder_service.batching import Priority
 from encoder_service.roles import Role
 
@@ -37,6 +38,7 @@ class Call:
     role: Role
     priority: Priority
     lane: int
+    permit: Permit
     deadline_s: float
     answer: "asyncio.Future[None]"
     vectors: Vectors

@@ -41,6 +41,9 @@ class EncoderConfig(ProcessConfig):
     max_queued_texts: int = Field(
         8192, ge=2048, description="texts that may wait; more are refused (bulk at three quarters)"
     )
+    max_wait_s: float = Field(
+        1.0, gt=0, le=60, description="predicted wait, in seconds, past which questions are refused"
+    )
     cache_entries: int = Field(
         4096, ge=0, description="question vectors to keep for questions that come again; 0: none"
     )

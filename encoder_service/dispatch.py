@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from encoder_service.admission import Permits
+from encoder_service.admission import DEFAULT_WAIT_S, Permits
 from encoder_service.batching import BatchCost, Priority, next_batch, spread
 from encoder_service.calls import Call, Encoded, Item
 from encoder_service.roles import Role
@@ -39,10 +39,15 @@ class EncodeQueue:
     """Shares one encoder among concurrent calls, on one event loop; `close()` ends its threads."""
 
     def __init__(
-        self, encoder: "DualEncoder", *, max_queued_texts: int, max_batch_tokens: int = 0
+        self,
+        encoder: "DualEncoder",
+        *,
+        max_queued_texts: int,
+        max_batch_tokens: int = 0,
+        max_wait_s: float = DEFAULT_WAIT_S,
     ) -> None:
         self._encoder = encoder
-        self._permits = Permits(max_queued_texts)
+        self._permits = Permits(max_queued_texts, wait_s=max_wait_s)
         self._cost = _limited(encoder.cost, max_batch_tokens)
         self._stream_cost = _limited(encoder.stream_cost, max_batch_tokens)
         shares = encoder.shares_network()
@@ -76,10 +81,10 @@ class EncodeQueue:
             deadline_s: on `time.monotonic()`.
 
         Raises:
-            OverloadedError: too many texts wait already.
+            OverloadedError: too many texts wait already, or they would wait too long.
             DeadlineExceededError: the deadline passed first.
         """
-        self._permits.take(len(texts), priority)
+        permit = self._permits.take(texts, priority, deadline_s)
         self._depth.set(self._permits.n_texts)
         call = Call(
             texts=texts,
@@ -87,6 +92,7 @@ class EncodeQueue:
             role=role,
             priority=priority,
             lane=self._lanes[role],
+            permit=permit,
             deadline_s=deadline_s,
             answer=self._loop.create_future(),
             vectors=np.empty((len(texts), self._encoder.tower(role).dim), dtype=np.float32),
@@ -105,7 +111,7 @@ class EncodeQueue:
             ) from failure
         finally:
             call.cancelled = call.n_left > 0
-            self._permits.give_back(len(texts))
+            self._permits.give_back(permit)
             self._depth.set(self._permits.n_texts)
         return Encoded(
             vectors=call.vectors,
@@ -232,11 +238,11 @@ class EncodeQueue:
             call.truncated[item.row] = item.tokenized.truncated
             call.forward_s = max(call.forward_s, seconds)
             call.n_left -= 1
+            self._permits.encoded(call.permit)
             if not call.n_left and not call.answer.done():
                 call.answer.set_result(None)
         self._sizes.observe(len(batch))
         metrics.ENCODER_TOKENS.inc(sum(item.n_tokens for item in batch))
-        self._permits.observe(len(batch), seconds)
 
     # both
 

@@ -51,6 +51,7 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
             encoder,
             max_queued_texts=config.max_queued_texts,
             max_batch_tokens=config.max_batch_tokens,
+            max_wait_s=config.max_wait_s,
         )
         self._encoder = encoder
 

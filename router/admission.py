@@ -1,20 +1,53 @@
-"""A bound on what is under way in the router, so that overload is refused and not queued."""
+"""What the router lets in, so that overload is refused at once and not queued.
 
-from collections.abc import Iterator
+Each index and kind of query (text, vectors) has a gate of its own: what waits for a hung encoder
+must not turn away vectors. One bound on the queries under way, whatever their kind, keeps the
+memory.
+"""
+
+import time
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
+from router.batching import search_cost
+from router.query import SearchQuery
+from shoal.admission import Gate, Limits
 from shoal.errors import OverloadedError
 from shoal.rpc import metrics
+from shoal.v1 import priority_pb2
 
-_RETRY_AFTER_S = 0.1
+DEFAULT_WAIT_S = 0.5
+BULK_WAIT_S = 5.0
+_QUERY_COST = 64  # the least that `search_cost` takes a query for
+_FREE_COST = 128 * _QUERY_COST
+_BLIND_COST = 8_192 * _QUERY_COST
+_TEXT_COST = 64
+_ROWS_PER_LIST = 256  # what brute force has instead of lists
+_RETRY_AFTER_S = 0.25
 _DEPTH = metrics.QUEUE_DEPTH.labels("router")
 
 
 class Admission:
-    """Counts queries under way."""
+    """Counts queries under way, and lets in what will not wait for long."""
 
-    def __init__(self, max_queries: int) -> None:
+    def __init__(
+        self,
+        max_queries: int,
+        *,
+        wait_s: float = DEFAULT_WAIT_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`wait_s` is the longest predicted wait of interactive queries, on the `clock`."""
         self._max_queries = max_queries
+        self._limits = Limits(
+            max_cost=max_queries * _QUERY_COST,
+            blind_cost=_BLIND_COST,
+            free_cost=_FREE_COST,
+            wait_s=wait_s,
+            bulk_wait_s=max(wait_s, BULK_WAIT_S),
+        )
+        self._clock = clock
+        self._gates: dict[Hashable, Gate] = {}
         self._n_queries = 0
 
     @property
@@ -23,21 +56,50 @@ class Admission:
         return self._n_queries
 
     @contextmanager
-    def admit(self, n_queries: int) -> Iterator[None]:
-        """Holds room for a call's queries.
+    def admit(self, query: SearchQuery, deadline_s: float) -> Iterator[None]:
+        """Holds room for a call's queries; `deadline_s` is its caller's, on the clock.
 
         Raises:
-            OverloadedError: there is none.
+            DeadlineExceededError: the deadline has passed.
+            OverloadedError: there is no room, or the queries would wait too long.
         """
+        n_queries = query.n_queries
         if self._n_queries + n_queries > self._max_queries and self._n_queries:
             raise OverloadedError(
                 f"{self._n_queries} queries are under way, of {self._max_queries} at most",
                 retry_after_s=_RETRY_AFTER_S,
             )
+        with self._gate(query).admit(
+            cost_of(query),
+            is_bulk=query.priority == priority_pb2.PRIORITY_BULK,
+            deadline_s=deadline_s,
+        ):
+            self._count(n_queries)
+            try:
+                yield
+            finally:
+                self._count(-n_queries)
+
+    def _gate(self, query: SearchQuery) -> Gate:
+        kind = (query.index.name, bool(query.texts))  # names of indexes served: a closed set
+        gate = self._gates.get(kind)
+        if gate is None:
+            what = "for the encoder and the shards" if query.texts else "for the shards"
+            gate = self._gates[kind] = Gate(self._limits, what=what, clock=self._clock)
+        return gate
+
+    def _count(self, n_queries: int) -> None:
         self._n_queries += n_queries
         _DEPTH.set(self._n_queries)
-        try:
-            yield
-        finally:
-            self._n_queries -= n_queries
-            _DEPTH.set(self._n_queries)
+
+
+def cost_of(query: SearchQuery) -> int:
+    """What a call costs: queries x n_probe and what else a shard's work grows with. Pure.
+
+    Brute force has no n_probe: it reads all rows, so it counts as many lists as they would fill.
+    """
+    n_probe = query.n_probe
+    if query.exact:
+        n_probe = max(query.index.n_live_by_shard, default=0) // _ROWS_PER_LIST
+    searching = search_cost(query.n_queries, n_probe=n_probe, k=query.depth, dim=query.index.dim)
+    return searching + _TEXT_COST * len(query.texts)

@@ -17,6 +17,9 @@ class RouterConfig(ProcessConfig):
     max_queries: int = Field(
         16_384, ge=1, description="queries under way at once; more are refused as overload"
     )
+    max_wait_s: float = Field(
+        0.5, gt=0, le=60, description="predicted wait, in seconds, past which queries are refused"
+    )
     max_batch_cost: int = Field(
         MAX_COST,
         ge=1,

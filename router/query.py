@@ -33,7 +33,11 @@ _BARE_HIT_BYTES = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchQuery:
-    """A checked request: texts at `text_places`, vectors (n_vectors, dim) at `vector_places`."""
+    """A checked request: texts at `text_places`, vectors (n_vectors, dim) at `vector_places`.
+
+    `may_shrink`: n_probe is the index's own, so fewer lists may be searched where time is short;
+    one that was asked for, or chosen for a recall, is kept.
+    """
 
     index: IndexVersion
     n_queries: int
@@ -44,6 +48,7 @@ class SearchQuery:
     k: int
     offset: int
     n_probe: int
+    may_shrink: bool
     candidates: int
     exact: bool
     min_coverage: float
@@ -55,11 +60,6 @@ class SearchQuery:
     def depth(self) -> int:
         """Hits that the shards must find: k and what is skipped."""
         return self.k + self.offset
-
-    @property
-    def cost(self) -> int:
-        """Queries x n_probe: what a shard's work grows with."""
-        return self.n_queries * max(1, self.n_probe)
 
 
 def resolve(request: pb.SearchRequest, index: IndexVersion) -> SearchQuery:
@@ -96,6 +96,9 @@ def resolve(request: pb.SearchRequest, index: IndexVersion) -> SearchQuery:
         k=k,
         offset=offset,
         n_probe=0 if is_exact else n_probe,
+        may_shrink=not (
+            is_exact or request.HasField("n_probe") or request.HasField("target_recall")
+        ),
         candidates=0 if is_exact else candidates,
         exact=is_exact,
         min_coverage=min_coverage,

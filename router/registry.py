@@ -22,6 +22,7 @@ from router.users import Users
 from shoal.errors import (
     ConfigError,
     FailedPreconditionError,
+    InvalidArgumentError,
     StorageError,
 )
 from shoal.rpc import metrics

@@ -26,7 +26,8 @@ def to_response(query: SearchQuery, found: Found, clocked: Clocked) -> pb.Search
         version=query.index.version,
         coverage=found.coverage,
         encoder_fingerprint=query.index.question_fingerprint if query.texts else "",
-        n_probe=query.n_probe,
+        n_probe=found.n_probe,
+        n_probe_wanted=query.n_probe if found.n_probe != query.n_probe else 0,
         candidates=query.candidates,
         score_kind=query.index.score_kind,  # type: ignore[arg-type]
         timings=pb.StageTimings(

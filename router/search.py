@@ -3,13 +3,14 @@
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from router.candidates import shard_candidates
 from router.config import RouterConfig
+from router.effort import CostModel, choose_n_probe
 from router.encoding import EncoderCalls, encode
 from router.fanout import FanOut, Replies
 from router.merge import Winners, merge_top_k
@@ -38,7 +39,7 @@ class Found:
     """The answer: winners by query, and where each one's passage lies.
 
     `shards` names the shard of each part of `winners`; `places` (n_queries, width) is a hit's place
-    in `passages[shard]`.
+    in `passages[shard]`. `n_probe` was searched, which may be less than was wanted.
     """
 
     winners: Winners
@@ -49,6 +50,7 @@ class Found:
     coverage: float
     is_exact: bool
     truncated: frozenset[int]
+    n_probe: int
     timings: Timings
 
 
@@ -58,6 +60,7 @@ class Searcher:
     def __init__(self, rng: random.Random, config: RouterConfig) -> None:
         self._encoders = EncoderCalls(rng, config)
         self._fanout = FanOut(rng, config)
+        self._costs: dict[str, CostModel] = {}
 
     async def search(
         self, query: SearchQuery, served: Served, index: ServedIndex, deadline: Deadline
@@ -75,8 +78,10 @@ class Searcher:
         self._refuse_hopeless(query, index)
         query_vectors, truncated = await encode(query, served.encoders, deadline, self._encoders)
         encoded_s = time.perf_counter()
+        query = self._within(query, deadline)
         replies = await self._ask_shards(query, index, query_vectors, deadline)
         searched_s, merge_s = time.perf_counter(), 0.0
+        self._learn(query, replies)
         while True:
             _refuse_too_little(query, replies)
             merging_s = time.perf_counter()
@@ -96,6 +101,7 @@ class Searcher:
             coverage=query.index.coverage(set(replies.by_shard)),
             is_exact=all(reply.is_exact for reply in replies.by_shard.values()),
             truncated=truncated,
+            n_probe=query.n_probe,
             timings=Timings(
                 encode_s=encoded_s - begun_s if query.texts else 0.0,
                 search_s=searched_s - encoded_s,
@@ -103,6 +109,27 @@ class Searcher:
                 fetch_s=fetch_s,
             ),
         )
+
+    def _within(self, query: SearchQuery, deadline: Deadline) -> SearchQuery:
+        """The query with as many lists as the time that is left allows."""
+        model = self._costs.get(query.index.name)
+        if model is None or not query.may_shrink:
+            return query
+        n_probe = choose_n_probe(
+            query.n_probe,
+            n_queries=query.n_queries,
+            time_left_s=deadline.remaining_s(),
+            model=model,
+        )
+        return query if n_probe == query.n_probe else replace(query, n_probe=n_probe)
+
+    def _learn(self, query: SearchQuery, replies: Replies) -> None:
+        """Remembers what the slowest shard that answered took; one that didn't says nothing."""
+        took_ms = [o.elapsed_ms for o in replies.outcomes.values() if o.outcome is Outcome.OK]
+        if took_ms and query.n_probe:
+            model = self._costs.get(query.index.name, CostModel())
+            units = query.n_queries * query.n_probe
+            self._costs[query.index.name] = model.seen(units, max(took_ms) / 1e3)
 
     def _refuse_hopeless(self, query: SearchQuery, index: ServedIndex) -> None:
         """Fails before any work where the shards that are there can't be enough."""

@@ -112,7 +112,7 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         served = self._registry.served
         index = served.index(request.index)
         query = resolve(request, describe(index))
-        with self._admission.admit(query.n_queries):
+        with self._admission.admit(query, deadline.at_s):
             queue_s = time.perf_counter() - begun_s
             with self._registry.users.hold(index.name, index.version):
                 found = await self._searcher.search(query, served, index, deadline)

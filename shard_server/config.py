@@ -27,6 +27,9 @@ class ShardConfig(ProcessConfig):
     max_queued: int = Field(
         64, ge=1, description="calls that may wait for the search thread; more are refused"
     )
+    max_wait_s: float = Field(
+        1.0, gt=0, le=60, description="predicted wait, in seconds, past which calls are refused"
+    )
     gpu_temp_mib: int = Field(
         1024, ge=64, description="GPU memory for the intermediate results of searches, in MiB"
     )

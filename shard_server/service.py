@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 
 from shard_server import wire
+from shard_server.admission import search_cost, search_gate
 from shard_server.config import ShardConfig
 from shard_server.hits import Places, ShardHits
 from shard_server.index import ShardIndex
@@ -50,6 +51,7 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
             gpu_temp_bytes=config.gpu_temp_mib << 20,
             thread=self._thread,
         )
+        self._gate = search_gate(wait_s=config.max_wait_s, max_queued=config.max_queued)
         self._batch_size = BATCH_SIZE.labels("shard")
 
     async def start(self) -> None:
@@ -83,12 +85,13 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
                     return hits, None
                 return hits, read_passages(index.passages, *hits.places(), fields)
 
-            done = await self._thread.search(
-                search,
-                n_queries=len(query_vectors),
-                deadline=deadline,
-                bulk=request.priority == priority_pb2.PRIORITY_BULK,
-            )
+            bulk = request.priority == priority_pb2.PRIORITY_BULK
+            n_live = manifest.n_live // len(manifest.shards)
+            cost = search_cost(parameters, n_queries=len(query_vectors), n_live=n_live)
+            with self._gate.admit(cost, is_bulk=bulk, deadline_s=deadline.at_s):
+                done = await self._thread.search(
+                    search, n_queries=len(query_vectors), deadline=deadline, bulk=bulk
+                )
             hits, passages = done.value
             if inline and passages is None:
                 passages = await self._read(index, *hits.places(), fields, deadline)

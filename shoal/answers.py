@@ -83,7 +83,10 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """What holds for a whole call: who answered, how much of the corpus was searched, and how."""
+    """What holds for a whole call: who answered, how much of the corpus was searched, and how.
+
+    `n_probe_wanted` is above 0 where little time was left and `n_probe` is less for it.
+    """
 
     index: str
     version: int
@@ -91,6 +94,7 @@ class Served:
     shards: tuple[ShardOutcome, ...]
     encoder_fingerprint: str
     n_probe: int
+    n_probe_wanted: int
     candidates: int
     score_kind: ScoreKind
     timings: Timings
@@ -238,6 +242,7 @@ def _served(response: pb.SearchResponse) -> dict[str, Any]:
         ),
         "encoder_fingerprint": response.encoder_fingerprint,
         "n_probe": response.n_probe,
+        "n_probe_wanted": response.n_probe_wanted,
         "candidates": response.candidates,
         "score_kind": _SCORE_KINDS.get(response.score_kind, ScoreKind.UNSPECIFIED),
         "timings": Timings(

@@ -3,7 +3,8 @@
 The rules, which every client of Shoal follows:
 1. UNAVAILABLE is tried again after a jittered, doubling delay, unless the server says not to
    (`grpc-retry-pushback-ms` below 0, gRFC A6); a pushback of 0 or more is the delay.
-2. RESOURCE_EXHAUSTED is tried again only after the delay that its RetryInfo names.
+2. RESOURCE_EXHAUSTED is tried again only after the delay that its RetryInfo names, and up to half
+   of it later: everybody who was refused together would otherwise return together.
 3. CANCELLED that the caller didn't ask for is UNAVAILABLE in disguise: a stopping Python server
    answers queued calls so (grpc#41785).
 4. Nothing else is tried again, and nothing whose delay would outlast the caller's time limit.
@@ -44,7 +45,8 @@ def retry_delay_s(
         pushback_ms: what `pushback_ms_of` read; None where the server said nothing.
         attempt: the attempt that failed, from 1.
         remaining_s: what is left of the caller's time limit.
-        chance: uniform in [0, 1): spreads the delay from a half to the whole.
+        chance: uniform in [0, 1): spreads our own delay from a half to the whole, and a delay that
+            RetryInfo names from the whole to one and a half.
         policy: how often and how patiently.
     """
     if attempt >= policy.max_attempts:
@@ -53,6 +55,7 @@ def retry_delay_s(
         delay_s = error.retry_after_s
         if delay_s <= 0:  # no RetryInfo, so no leave to come back: a message over the size limit
             return None
+        delay_s *= 1 + chance / 2
     elif isinstance(error, UnavailableError | CancelledError):
         if pushback_ms is not None and pushback_ms < 0:
             return None

@@ -6,6 +6,8 @@ is the services' to limit; this is about bytes, streams, connections and time.
 
 from collections.abc import Sequence
 
+from shoal.rpc.backlog import BACKLOG_OPTIONS
+
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """A request, at most."""
 MAX_REPLY_BYTES = 64 * 1024 * 1024
@@ -37,6 +39,7 @@ def server_options(*, handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S) -> Optio
         ("grpc.server_handshake_timeout_ms", round(handshake_timeout_s * 1000)),
         # calls under way on one connection; more wait at the client
         ("grpc.max_concurrent_streams", 4_096),
+        *BACKLOG_OPTIONS,
         # a token, a request id and tracing need less than 1 KiB; gRPC refuses at random between
         # the first and the second, and always above the second
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),

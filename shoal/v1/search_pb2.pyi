@@ -347,6 +347,7 @@ class SearchResponse(_message.Message):
     SCORE_KIND_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    N_PROBE_WANTED_FIELD_NUMBER: _builtins.int
     index: _builtins.str
     """The index searched."""
     version: _builtins.int
@@ -363,6 +364,11 @@ class SearchResponse(_message.Message):
     """What the scores are."""
     request_id: _builtins.str
     """The call's id: the caller's `x-request-id`, or one made here."""
+    n_probe_wanted: _builtins.int
+    """What `n_probe` would have been with more time, where little was left and fewer lists were
+    searched than the index's own default, by a half or a quarter; 0 where nothing was saved. A
+    request's own `n_probe`, `target_recall` and `exact` are kept, however little time is left.
+    """
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueryResult]:
         """One a query, in the order of the request."""
@@ -389,10 +395,11 @@ class SearchResponse(_message.Message):
         score_kind: Global___ScoreKind.ValueType = ...,
         timings: Global___StageTimings | None = ...,
         request_id: _builtins.str = ...,
+        n_probe_wanted: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "coverage", b"coverage", "encoder_fingerprint", b"encoder_fingerprint", "index", b"index", "n_probe", b"n_probe", "request_id", b"request_id", "results", b"results", "score_kind", b"score_kind", "shards", b"shards", "timings", b"timings", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "coverage", b"coverage", "encoder_fingerprint", b"encoder_fingerprint", "index", b"index", "n_probe", b"n_probe", "n_probe_wanted", b"n_probe_wanted", "request_id", b"request_id", "results", b"results", "score_kind", b"score_kind", "shards", b"shards", "timings", b"timings", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

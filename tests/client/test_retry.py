@@ -41,7 +41,15 @@ def test_pushback_decides():
 def test_overload_without_retry_info_is_not_tried_again():
     """A message over the size limit is RESOURCE_EXHAUSTED too, and stays as large as it is."""
     assert delay(errors.OverloadedError("too large", retry_after_s=0.0)) is None
-    assert delay(errors.OverloadedError("full", retry_after_s=1.5)) == 1.5
+    assert delay(errors.OverloadedError("full", retry_after_s=1.5), chance=0.0) == 1.5
+
+
+@given(after_s=st.floats(0.001, 10), chance=st.floats(0, 1, exclude_max=True))
+def test_who_was_refused_together_returns_apart(after_s, chance):
+    """Never before the time that the server named, and spread over half of it more."""
+    got = delay(errors.OverloadedError("full", retry_after_s=after_s), chance=chance)
+    assert got is not None
+    assert after_s <= got <= 1.5 * after_s
 
 
 @pytest.mark.parametrize(

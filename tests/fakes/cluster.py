@@ -24,6 +24,7 @@ from router.search import Searcher
 from router.service import SearchServicer
 from shoal import vectors
 from shoal.internal.v1 import admin_pb2_grpc
+from shoal.rpc.backlog import BACKLOG_OPTIONS
 from shoal.rpc.channel import open_channel
 from shoal.rpc.interceptor import ShoalInterceptor
 from shoal.v1 import search_pb2 as pb
@@ -40,6 +41,8 @@ class Cluster:
     topology: Path
     version: int = 1
     registry: Registry = field(init=False)
+    admission: Admission = field(init=False)
+    searcher: Searcher = field(init=False)
     stub: search_pb2_grpc.SearchServiceStub = field(init=False)
     admin: admin_pb2_grpc.AdminServiceStub = field(init=False)
     address: str = field(init=False)
@@ -111,9 +114,10 @@ async def running(
         await process.start()
     cluster = Cluster(corpus, shards, encoders, folder / "topology.json")
     cluster.write_topology()
-    # few inline hits, so that small requests see a fetch round as well
+    # few inline hits, so that small requests see a fetch round as well; a slow machine may wait
     settings = {
-        "inline_hits": 64, "check_s": 0.05, "recheck_s": 0.05, "release_after_s": 0.0, **settings
+        "inline_hits": 64, "max_wait_s": 10.0,
+        "check_s": 0.05, "recheck_s": 0.05, "release_after_s": 0.0, **settings
     }  # fmt: skip
     config = RouterConfig(topology=cluster.topology, max_queries=max_queries, **settings)
     server = grpc.aio.server(
@@ -121,14 +125,16 @@ async def running(
         options=(
             ("grpc.max_receive_message_length", 16 << 20),
             ("grpc.max_send_message_length", 64 << 20),
+            *BACKLOG_OPTIONS,
         ),
     )
     try:
-        admission = Admission(config.max_queries)
+        admission = Admission(config.max_queries, wait_s=config.max_wait_s)
         async with Registry(config, n_active=lambda: admission.n_queries) as registry:
             cluster.registry = registry
             chance = random.Random(3)
-            searches = SearchServicer(registry, Searcher(chance, config), admission)
+            cluster.admission, cluster.searcher = admission, Searcher(chance, config)
+            searches = SearchServicer(registry, cluster.searcher, admission)
             reloader = Reloader(registry, release_after_s=config.release_after_s)
             admin = AdminServicer(registry, reloader)
             search_pb2_grpc.add_SearchServiceServicer_to_server(searches, server)

@@ -119,7 +119,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("field", "request_"), REFUSED, ids=lambda value: str(value)[:30])
 def test_bad_requests_are_refused_by_field(field, request_):
-    """Every refusal names the field as the caller wrote it, in a short line."""
+    """Faults 27 to 32: every refusal names the field as the caller wrote it, in a short line."""
     with pytest.raises(InvalidArgumentError) as caught:
         resolve(request_, index())
     assert caught.value.field == field
@@ -217,7 +217,7 @@ def test_settings_follow_the_index(request_, changes, settings_):
 
 
 def test_edges_that_are_allowed():
-    """The last good value of each range."""
+    """Faults 28 to 32: the last good value of each range."""
     resolve(pb.SearchRequest(queries=[GOOD], k=1_000), index())
     resolve(pb.SearchRequest(queries=[GOOD], k=1, offset=999), index())
     resolve(pb.SearchRequest(queries=[GOOD] * 1_024, k=10), index())

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import pytest
 
-from router.admission import Admission
 from router.outcomes import Outcome, another_may_help, outcome_of
 from router.replicas import choose_replica, has_better, spare_replica
 from router.shard_client import InvalidReplyError
@@ -68,21 +67,6 @@ def test_only_a_sibling_without_strikes_is_better():
     assert has_better([slow, fine], slow)
     assert not has_better([slow, struck, Replica(0, State.DOUBTED)], slow)
     assert not has_better([fine], fine)
-
-
-def test_admission_counts_queries_and_gives_room_back():
-    """Past the bound it refuses with a time to come back; a lone call of any size is admitted."""
-    admission = Admission(10)
-    with admission.admit(8):
-        with pytest.raises(errors.OverloadedError) as refused, admission.admit(3):
-            pass
-        assert refused.value.retry_after_s > 0
-        with admission.admit(2):
-            pass
-    with pytest.raises(KeyError), admission.admit(10):
-        raise KeyError
-    with admission.admit(1_000):
-        pass
 
 
 def test_outcomes_are_those_of_the_contract():
