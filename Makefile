@@ -1,6 +1,6 @@
 # Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check stubs bench bench-quality gpu-check clean
+.PHONY: help setup demo test check stubs bench bench-quality bench-index gpu-check clean
 SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -50,8 +50,12 @@ bench: $(READY) ## the served cluster beside its own parts, as ratios
 bench-quality: $(READY) ## Success@k through the cluster beside exact search and BM25
 	$(BIN)/python -m bench.quality $(BENCH)
 
-gpu-check: $(READY) ## the tests that need a GPU
+bench-index: $(READY) ## every recipe: bytes, recall, time; what a shard adds to faiss (docs/index.md)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m bench.index $(BENCH)
+
+gpu-check: $(READY) ## what needs a GPU: its tests, then queries a second beside the CPU's
 	$(BIN)/python -m pytest -m gpu -rs tests
+	$(BIN)/python -m bench.gpu $(BENCH)
 
 clean: ## remove what make made
 	rm -rf .venv .build dist
