@@ -24,6 +24,8 @@ from shoal.vectors import Matrix
 
 _EXACT_BATCH = 64
 """Brute-force queries between two looks at the clock; what one call needs to use the cores."""
+_WARM_UP_QUERIES = 64
+"""What a busy router sends; a GPU's searches of many queries use other kernels than one's."""
 
 
 class ShardIndex:
@@ -97,11 +99,17 @@ class ShardIndex:
         return self._backend.name
 
     def warm_up(self) -> None:
-        """Search once each way: first calls make tables, load pages and start threads."""
-        query_vectors = np.zeros((1, self.manifest.dim), dtype=np.float32)
+        """Search each way, one query and many: first calls make tables, load pages, start threads
+        and compile kernels.
+        """
+        rng = np.random.default_rng(0)  # zeros would all tie, and ties are searched for again
+        shape = (_WARM_UP_QUERIES, self.manifest.dim)
+        query_vectors = rng.standard_normal(shape, dtype=np.float32)
         n_probe = self.manifest.default_n_probe or min(1, self.manifest.n_lists)
-        self.search(query_vectors, SearchParameters(k=10, n_probe=n_probe, candidates=100))
-        self.search(query_vectors, SearchParameters(k=10, n_probe=n_probe))
+        for queries in (query_vectors[:1], query_vectors):
+            for candidates in (100, 0):
+                parameters = SearchParameters(k=10, n_probe=n_probe, candidates=candidates)
+                self.search(queries, parameters)
 
     def close(self) -> None:
         """Let go of the index; on the search thread, which alone may free a GPU's memory."""
