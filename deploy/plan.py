@@ -82,12 +82,9 @@ def plan_backends(
     """The encoder, where the index has one, and every replica of every shard.
 
     The encoder may use all cores: a query is encoded before it is searched. The shards of one
-<<<<<<< HEAD
-    machine are searched at once, so they share the cores. They listen on loopback alone, in
-    plaintext, and with `internal_token` they answer nobody who doesn't know it.
-=======
-    machine are searched at once, so they share the cores; and they take its `gpus` in turn.
->>>>>>> 05f4893 (Load a GPU's next version aside, and give each local shard its own GPU)
+    machine are searched at once, so they share the cores; and they take its `gpus` in turn. They
+    listen on loopback alone, in plaintext, and with `internal_token` they answer nobody who doesn't
+    know it.
 
     Raises:
         ConfigError: a model is given for an index of bare vectors.
