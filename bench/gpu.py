@@ -22,7 +22,7 @@ from bench.recipe_table import RECALL, K, cheapest_at
 from bench.stored import built, held_out, spread
 from bench.synthetic import clustered_queries, write_clustered
 from bench.timing import Search, medians_s
-from deploy.calibration.choose import Cell
+from deploy.calibration.choose import Point
 from deploy.calibration.measure import measure
 from shard_server.building.recipe import Recipe
 from shard_server.building.vectors import read_stored
@@ -46,7 +46,7 @@ class Row:
 
     device: str
     rescored: str
-    cell: Cell
+    point: Point
     seconds: tuple[float, ...]
     scanned: float
     bandwidth: Bandwidth
@@ -56,9 +56,9 @@ class Row:
         one_s, *rest = self.seconds
         rates = [f"{n / s:,.0f}" for n, s in zip(BATCHES[1:], rest, strict=True)]
         share = f"{self.scanned / self.bandwidth.gb_s:.1%}" if self.bandwidth.gb_s else "-"
-        recall = "-" if self.rescored == "no" else f"{self.cell.recalls[K].mean():.3f}"
+        recall = "-" if self.rescored == "no" else f"{self.point.recall:.3f}"
         cells = [
-            self.device, self.rescored, f"{self.cell.n_probe} x {self.cell.candidates}", recall,
+            self.device, self.rescored, f"{self.point.n_probe} x {self.point.candidates}", recall,
             f"{one_s * 1e3:.2f}", *rates, f"{self.scanned:,.1f}", share,
         ]  # fmt: skip
         return "| " + " | ".join(cells) + " |"
@@ -110,21 +110,21 @@ def _measure(
     chosen = choose_device(device, n_gpus=count_gpus(), devices=manifest.devices)
     backend = open_backend(chosen, temp_bytes=TEMP_BYTES)
     index = ShardIndex.place(manifest, 0, ShardIndex.read(index_dir, manifest, 0), backend)
-    cell = cheapest_at(
+    point = cheapest_at(
         measure((index,), held_out(spread(queries, arguments.queries)), (K,)), RECALL
     )
-    if cell is None:
+    if point is None:
         raise SystemExit(f"{manifest.recipe} never reaches a recall of {RECALL} on {device}")
     bandwidth = bandwidth_of(device)
     code_bytes = Recipe.parse(manifest.recipe, manifest.dim).code_bytes
-    for rescored, search in _ways(index, index_dir, manifest, device, cell):
+    for rescored, search in _ways(index, index_dir, manifest, device, point):
         seconds = tuple(
             medians_s([search], queries, batch=batch, seconds=arguments.seconds)[0]
             for batch in BATCHES
         )
         rate = max(batch / s for batch, s in zip(BATCHES, seconds, strict=True))
         scanned = scanned_gb_s(
-            n_probe=cell.n_probe,
+            n_probe=point.n_probe,
             n_lists=manifest.n_lists,
             n_rows=manifest.n_rows,
             code_bytes=code_bytes,
@@ -133,7 +133,7 @@ def _measure(
         yield Row(
             device=device,
             rescored=rescored,
-            cell=cell,
+            point=point,
             seconds=seconds,
             scanned=scanned,
             bandwidth=bandwidth,
@@ -142,11 +142,11 @@ def _measure(
 
 
 def _ways(
-    index: ShardIndex, index_dir: Path, manifest: Manifest, device: str, cell: Cell
+    index: ShardIndex, index_dir: Path, manifest: Manifest, device: str, point: Point
 ) -> Iterator[tuple[str, Search]]:
     """Candidates alone, rescored on the host, rescored on the device."""
-    alone = SearchParameters(k=min(cell.candidates, 1_000), n_probe=cell.n_probe)
-    served = SearchParameters(k=K, n_probe=cell.n_probe, candidates=cell.candidates)
+    alone = SearchParameters(k=min(point.candidates, 1_000), n_probe=point.n_probe)
+    served = SearchParameters(k=K, n_probe=point.n_probe, candidates=point.candidates)
     yield "no", lambda queries: index.search(queries, alone)
     yield "on the host", lambda queries: index.search(queries, served)
     if importlib.util.find_spec("torch") is not None:

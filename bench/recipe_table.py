@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from bench.corpora import manifest_of
 from bench.stored import built, held_out, opened, spread
 from bench.timing import medians_s
-from deploy.calibration.choose import Cell
+from deploy.calibration.choose import Cell, Point, points_of
 from deploy.calibration.measure import measure
 from shard_server.building.cost import cost_of
 from shard_server.building.recipe import Recipe
@@ -99,7 +101,7 @@ def measure_recipe(
         setting = Setting(
             n_probe=cheapest.n_probe,
             candidates=cheapest.candidates,
-            recall=float(cheapest.recalls[K].mean()),
+            recall=cheapest.recall,
             batch_64_s=batch_64_s,
             batch_1_s=batch_1_s,
         )
@@ -112,10 +114,15 @@ def measure_recipe(
     )
 
 
-def cheapest_at(cells: Sequence[Cell], recall: float) -> Cell | None:
-    """The fastest setting of at least that mean recall; None where there is none. Pure."""
-    enough = [cell for cell in cells if cell.recalls[K].mean() >= recall]
-    return min(enough, key=lambda cell: (cell.ms, cell.n_probe, cell.candidates), default=None)
+def cheapest_at(cells: Sequence[Cell], recall: float) -> Point | None:
+    """The fastest setting of at least that mean recall; None where there is none. Pure.
+
+    Times are calibration's, which counts no setting as slower than one that does more: a
+    neighbour's load while one was measured must not choose another.
+    """
+    kinds = np.zeros(len(cells[0].recalls[K]), dtype=np.int64)
+    enough = [point for point in points_of(cells, K, kinds) if point.recall >= recall]
+    return min(enough, key=lambda point: (point.ms, point.n_probe, point.candidates), default=None)
 
 
 def bytes_a_vector(manifest: Manifest) -> float:

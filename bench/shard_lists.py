@@ -73,24 +73,24 @@ def measure_lists(
     found, searches = [], []
     for n_shards, n_lists in cuts:
         shards = opened(built(vectors, f"IVF{n_lists},{code}", n_shards=n_shards, folder=folder))
-        cell = cheapest_at(measure(shards, asked, (K,)), RECALL)
-        if cell is None:
+        point = cheapest_at(measure(shards, asked, (K,)), RECALL)
+        if point is None:
             raise SystemExit(
                 f"{n_shards} shards of {n_lists} lists never reach a recall of {RECALL}"
             )
-        found.append((n_shards, n_lists, cell))
-        searches.append(_one_after_the_other(shards, cell.n_probe, cell.candidates))
+        found.append((n_shards, n_lists, point))
+        searches.append(_one_after_the_other(shards, point.n_probe, point.candidates))
     times = medians_s(searches, questions, batch=BATCH, seconds=seconds)
     return tuple(
         Row(
             n_shards=n_shards,
             n_lists=n_lists,
-            n_probe=cell.n_probe,
-            candidates=cell.candidates,
-            recall=float(cell.recalls[K].mean()),
+            n_probe=point.n_probe,
+            candidates=point.candidates,
+            recall=point.recall,
             batch_s=batch_s,
         )
-        for (n_shards, n_lists, cell), batch_s in zip(found, times, strict=True)
+        for (n_shards, n_lists, point), batch_s in zip(found, times, strict=True)
     )
 
 
