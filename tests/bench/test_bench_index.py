@@ -16,7 +16,7 @@ from bench.timing import medians_s
 from deploy.calibration.choose import Cell
 from deploy.calibration.measure import measure
 from shard_server.limits import SearchParameters
-from shoal.formats.manifest import load_manifest
+from shoal.formats.versions import load_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 
