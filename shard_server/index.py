@@ -158,6 +158,8 @@ class ShardIndex:
         return n_queries
 
     def _search_batch(self, query_vectors: Matrix, parameters: SearchParameters) -> ShardHits:
+        if len(self._searches) == 1:
+            return self._searches[0].search(query_vectors, parameters)
         parts = [search.search(query_vectors, parameters) for search in self._searches]
         if not parts:
             return no_hits(len(query_vectors), exact=parameters.exact or parameters.candidates > 0)
