@@ -1,6 +1,7 @@
 # Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults test-soak check stubs bench bench-quality bench-overload gpu-check clean
+.PHONY: help setup demo test test-faults test-soak check stubs bench bench-quality bench-index \
+	bench-building bench-overload gpu-check clean
 SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -61,8 +62,12 @@ bench-quality: $(READY) ## Success@k through the cluster beside exact search and
 bench-overload: $(READY) ## goodput, waits and refusals at one to three times the sustainable load
 	$(BIN)/python -m bench.overload $(BENCH)
 
-gpu-check: $(READY) ## the tests that need a GPU
+bench-index: $(READY) ## every recipe: bytes, recall, time; what a shard adds to faiss (docs/index.md)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m bench.index $(BENCH)
+
+gpu-check: $(READY) ## what needs a GPU: its tests, then queries a second beside the CPU's
 	$(BIN)/python -m pytest -m gpu -rs tests
+	$(BIN)/python -m bench.gpu $(BENCH)
 
 clean: ## remove what make made
 	rm -rf .venv .build dist

@@ -16,6 +16,7 @@ from typing import Any
 
 from deploy.access import write_internal_token
 from deploy.child import Child
+from deploy.gpus import gpus_here
 from deploy.index_place import IndexPlace
 from deploy.plan import (
     IndexFacts,
@@ -95,8 +96,10 @@ class _Launcher:
         self._server_name = ""
 
     def _plan(self) -> tuple[ProcessSpec, ...]:
+        n_cores = len(os.sched_getaffinity(0))
+        gpus = gpus_here(os.environ)
         token = self._paths.internal_token if self._options.closed else None
-        return plan_backends(self._options, self._index, len(os.sched_getaffinity(0)), token)
+        return plan_backends(self._options, self._index, n_cores, token, gpus)
 
     async def run(self) -> None:
         stopping, hurried = asyncio.Event(), asyncio.Event()

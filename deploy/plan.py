@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from deploy.gpus import gpu_for
 from deploy.state import ClusterPaths
 from shoal.errors import ConfigError
 
@@ -72,13 +73,18 @@ class ProcessSpec:
 
 
 def plan_backends(
-    options: UpOptions, index: IndexFacts, n_cores: int, internal_token: Path | None = None
+    options: UpOptions,
+    index: IndexFacts,
+    n_cores: int,
+    internal_token: Path | None = None,
+    gpus: Sequence[str] = (),
 ) -> tuple[ProcessSpec, ...]:
     """The encoder, where the index has one, and every replica of every shard.
 
     The encoder may use all cores: a query is encoded before it is searched. The shards of one
-    machine are searched at once, so they share the cores. They listen on loopback alone, in
-    plaintext, and with `internal_token` they answer nobody who doesn't know it.
+    machine are searched at once, so they share the cores; and they take its `gpus` in turn. They
+    listen on loopback alone, in plaintext, and with `internal_token` they answer nobody who doesn't
+    know it.
 
     Raises:
         ConfigError: a model is given for an index of bare vectors.
@@ -110,7 +116,10 @@ def plan_backends(
             role="shard",
             shard=shard,
             arguments=(*where, "--shard", str(shard), *device, *door),
-            environment=_threads(max(1, n_cores // n_processes)),
+            environment={
+                **_threads(max(1, n_cores // n_processes)),
+                **gpu_for(options.device, gpus, shard * options.replicas + replica),
+            },
         )
         for shard in range(index.n_shards)
         for replica in range(options.replicas)

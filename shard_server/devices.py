@@ -1,7 +1,9 @@
 """Where the compressed index lives: the CPU's memory or one GPU's.
 
-Rule: whatever touches a GPU does so on one thread, the first that came: a StandardGpuResources
-owns one temporary region and is not safe even for two readers (faiss#367). Rescoring and exact
+Rule: whatever touches a backend does so on one thread, the first that came: a StandardGpuResources
+owns one temporary region and is not safe even for two readers (faiss#367). A version that is loaded
+gets resources of its own (`another`), is warmed on the thread that loads it, and is handed over to
+the search thread, which serves the old version all the while. Rescoring and exact
 search stay on the host, over the memory-mapped vectors, so scores do not depend on the device.
 This module must not know segments, passages or services.
 """
@@ -52,8 +54,21 @@ class Backend(Protocol):
         """Bring a CPU index to the device. Raises ConfigError, UnavailableError."""
         ...
 
+    @property
+    def loads_aside(self) -> bool:
+        """Whether loading takes so long that searches of another version must not wait for it."""
+        ...
+
+    def another(self) -> "Backend":
+        """The same device, with resources of its own."""
+        ...
+
     def enter(self) -> None:
         """Called before every use of a placed index, by the thread that uses it."""
+        ...
+
+    def hand_over(self) -> None:
+        """Called by the owner when it is done: the next thread that enters is the owner."""
         ...
 
 
@@ -61,6 +76,11 @@ class CpuBackend:
     """The index as it was read."""
 
     name = "cpu"
+    loads_aside = False
+
+    def another(self) -> "CpuBackend":
+        """Nothing to share, nothing to own."""
+        return self
 
     def place(self, index: Any) -> PlacedIndex:
         """The index itself."""
@@ -68,6 +88,9 @@ class CpuBackend:
 
     def enter(self) -> None:
         """Any thread may search on a CPU."""
+
+    def hand_over(self) -> None:
+        """Nobody owns a CPU."""
 
 
 class GpuApi(Protocol):
@@ -111,6 +134,8 @@ class GpuBackend:
         api: faiss's GPU part.
     """
 
+    loads_aside = True
+
     def __init__(self, device: int, *, temp_bytes: int, api: GpuApi) -> None:
         self._device = device
         self._temp_bytes = temp_bytes
@@ -122,6 +147,15 @@ class GpuBackend:
     def name(self) -> str:
         """The device as the wire names it."""
         return f"cuda:{self._device}"
+
+    def another(self) -> "GpuBackend":
+        """The same GPU with a temporary region of its own, which two threads may use at once."""
+        return GpuBackend(self._device, temp_bytes=self._temp_bytes, api=self._api)
+
+    def hand_over(self) -> None:
+        """The owner lets go; the next thread that enters owns the GPU's resources."""
+        self.enter()
+        self._owner_id = None
 
     def enter(self) -> None:
         """The first caller becomes the owner; any other thread is our bug."""

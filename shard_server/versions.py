@@ -171,10 +171,17 @@ class Versions:
     async def _open(self, manifest: Manifest, backend: Backend) -> ShardIndex:
         files = await self._source.bring(manifest, self.shard)
         data = await asyncio.to_thread(_read, files, manifest, self.shard)
-        index = await self._thread.own(
-            lambda: ShardIndex.place(manifest, self.shard, data, backend)
-        )
-        await self._thread.own(index.warm_up)
+
+        def load() -> ShardIndex:
+            own = backend.another()
+            index = ShardIndex.place(manifest, self.shard, data, own)
+            index.warm_up()
+            own.hand_over()
+            return index
+
+        # what a GPU copies and compiles takes seconds, in which the old version goes on serving
+        aside = asyncio.to_thread if backend.loads_aside else self._thread.own
+        index = await aside(load)
         self._held = MappingProxyType({**self._held, manifest.version: Held(index)})
         return index
 

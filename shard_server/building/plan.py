@@ -166,7 +166,7 @@ def _plan(wish: Wish, text: str, device: str) -> Plan:
         on_gpu = None
         if device == "cuda":
             held = gpu_bytes(recipe, shard, n_rows=n_rows)
-            on_gpu = LOADED_VERSIONS * held + GPU_TEMP_BYTES + CUDA_BYTES
+            on_gpu = LOADED_VERSIONS * (held + GPU_TEMP_BYTES) + CUDA_BYTES
         return shard, _host_bytes(shard, device), on_gpu
 
     n_shards = wish.n_shards or _fewest_shards(wish, needs)

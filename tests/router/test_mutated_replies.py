@@ -108,7 +108,7 @@ class Stub:
 
     reply: pb.SearchShardResponse
 
-    async def SearchShard(self, request, timeout):  # noqa: ASYNC109 -- gRPC's signature
+    async def SearchShard(self, request, timeout, metadata):  # noqa: ASYNC109 -- gRPC's signature
         return self.reply
 
 

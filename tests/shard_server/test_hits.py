@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shard_server.hits import ShardHits, in_order, merge, undecided
+from shard_server.hits import ShardHits, in_order, is_settled, merge, undecided
 
 FEW_SCORES = st.integers(0, 3).map(float)
 
@@ -68,3 +68,18 @@ def test_a_tie_through_the_last_column_is_undecided():
     hits = part([[(3, 1), (2, 2), (2, 3)], [(3, 1), (2, 2), (1, 3)], [(3, 1), (2, 2)]])
     assert undecided(hits.scores, hits.ordinals, 2).tolist() == [0]
     assert undecided(hits.scores, hits.ordinals, 3).tolist() == []
+
+
+@given(st.lists(st.lists(FEW_SCORES, min_size=1, max_size=4), min_size=1, max_size=4))
+def test_what_is_settled_needs_nothing_done(score_lists):
+    """The fast path is taken only where order, edge and fillers would all be left as they are."""
+    hits = part([best_first([(s, i) for i, s in enumerate(row)]) for row in score_lists])
+    width = hits.scores.shape[1]
+    no_ties_nor_fillers = all(len(set(row)) == len(row) == width for row in score_lists)
+    if is_settled(hits.scores, hits.ordinals):
+        assert no_ties_nor_fillers
+
+
+def test_distinct_scores_are_settled():
+    """Or every search would take the slow path, and no answer would tell."""
+    assert is_settled(part([[(9, 1), (8, 2)], [(7, 3), (6, 4)]]).scores, np.array([[1, 2], [3, 4]]))

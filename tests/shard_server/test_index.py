@@ -6,6 +6,7 @@ import pytest
 from shard_server.hits import merge
 from shard_server.limits import SearchParameters
 from shard_server.search_thread import Stopped
+from shard_server.segment_search import _MAX_ASKS
 
 RECIPES = ("IVF32,PQ16", "IVF32,PQ16x4fs")
 
@@ -174,3 +175,27 @@ def test_rows_and_segments_lead_to_the_passages(tmp_path, corpus, write_index, o
     for segment, row, ordinal in zip(hits.segments[3], hits.rows[3], hits.ordinals[3], strict=True):
         column = index.passages[segment].take(np.array([row]), ["id"])["id"]
         assert column.data.decode() == f"p{ordinal}"
+
+
+def test_more_settings_than_are_kept_answer_alike(tmp_path, corpus, write_index, open_shard):
+    """What faiss needs is kept for some settings; forgetting and mixing them changes no answer."""
+    index = open_shard(tmp_path, write_index(tmp_path))
+    settings = [
+        SearchParameters(k=k, n_probe=n_probe, candidates=candidates)
+        for k in (1, 10)
+        for n_probe in range(1, 21)
+        for candidates in (0, 20, 50)
+    ]
+    assert len(settings) > _MAX_ASKS
+    batch = corpus.queries[:8]
+    first = [index.search(batch, parameters) for parameters in settings]
+    fresh = open_shard(tmp_path, index.manifest)
+    for parameters, wanted in zip(reversed(settings), reversed(first), strict=True):
+        assert_same_hits(fresh.search(batch, parameters), wanted)
+
+
+def test_vectors_of_another_dimension_never_reach_faiss(tmp_path, corpus, write_index, open_shard):
+    """faiss takes a pointer: it would read beyond the end of narrower vectors."""
+    index = open_shard(tmp_path, write_index(tmp_path))
+    with pytest.raises(AssertionError):
+        index.search(np.zeros((1, 63), dtype=np.float32), SearchParameters(k=1, n_probe=1))

@@ -22,7 +22,7 @@ def told(folder, write_index, *, with_probes):
     manifest = write_index(folder, "Flat", n_rows=10).model_copy(
         update={"encoder": EncoderContract(model="m", question=TOWER, passage=TOWER)}
     )
-    index = ShardIndex(manifest, 0, (), None)
+    index = ShardIndex(manifest, 0, (), (), None)
     return wire.shard_version(index, with_probes=with_probes).contract
 
 

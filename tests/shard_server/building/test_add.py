@@ -14,8 +14,9 @@ import pytest
 
 from shard_server.building import BuildOptions, Passage, add_passages, build_index, verify_index
 from shard_server.devices import CpuBackend
-from shard_server.index import ShardIndex, select_live
+from shard_server.index import ShardIndex
 from shard_server.limits import SearchParameters
+from shard_server.segment_search import select_live
 from shoal.errors import ConfigError, CorpusError, IndexFormatError, LockedError
 from shoal.formats.deleted import read_deleted, write_deleted
 from shoal.formats.files import builder_lock
