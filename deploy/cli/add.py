@@ -33,6 +33,7 @@ def add(
         bool,
         typer.Option("--replace", help="Supersede passages whose ids are there; CPU alone serves."),
     ] = False,
+    restart: flags.Restart = False,
     as_json: flags.Json = False,
 ) -> None:
     """Make a new version of an index with more passages; nothing is encoded again."""
@@ -53,7 +54,12 @@ def add(
     passages = itertools.chain.from_iterable(read_corpus(source) for source in corpus)
     with progress() as show:
         manifest = add_passages(
-            index, passages, PassageEncoder(encoder), show, replace_known=replace
+            index,
+            passages,
+            PassageEncoder(encoder),
+            show,
+            replace_known=replace,
+            restart=restart,
         )
     took_s = time.monotonic() - begun_s
     n_added = manifest.n_rows - live.n_rows

@@ -83,6 +83,7 @@ def build(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make the next version of an index that exists.")
     ] = False,
+    restart: flags.Restart = False,
     as_json: flags.Json = False,
 ) -> None:
     """Read a corpus, encode it, and build an index of it; or import vectors, or another index's."""
@@ -110,6 +111,7 @@ def build(
         metric=metric or source.metric,
         target=target,
         overwrite=overwrite,
+        restart=restart,
     )
     with progress() as show:
         manifest = build_index(index, source.passages, source.encode, options, show)
