@@ -1,6 +1,6 @@
 # Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults test-soak check stubs bench bench-quality bench-overload gpu-check clean
+.PHONY: help setup demo test test-faults test-soak check stubs bench bench-building bench-quality bench-overload gpu-check clean
 SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -54,6 +54,9 @@ $(STUB_TOOLS): tools/stub-requirements.txt
 
 bench: $(READY) ## the served cluster beside its own parts, as ratios
 	$(BIN)/python -m bench.serving $(BENCH)
+
+bench-building: $(READY) ## memory and time to build 100 thousand, 500 thousand and 2 million vectors
+	$(BIN)/python -m bench.building $(BENCH)
 
 bench-quality: $(READY) ## Success@k through the cluster beside exact search and BM25
 	$(BIN)/python -m bench.quality $(BENCH)

@@ -43,11 +43,13 @@ def add_passages(
     *,
     replace_known: bool = False,
     restart: bool = False,
+    chunk_size: int = CHUNK_SIZE,
 ) -> Manifest:
     """Make the live version with `passages` added the live one; returns its manifest.
 
     With `replace_known`, a passage whose id the index has supersedes the one that is there. An
-    interrupted addition of the same passages is gone on with, unless `restart`.
+    interrupted addition of the same passages is gone on with, unless `restart`. `chunk_size` is the
+    passages that one call encodes.
 
     Raises:
         CorpusError: a fault in the corpus, with file:line; an id that the index has already.
@@ -73,7 +75,7 @@ def add_passages(
         staging = workspace.staging
         recipe = Recipe.parse(live.recipe, live.dim)
         with room_for(staging, staged, recipe, n_sample=0, dim=live.dim):
-            path = encode_corpus(staged, staging, encode, chunk_size=CHUNK_SIZE)
+            path = encode_corpus(staged, staging, encode, chunk_size=chunk_size)
             segments = fill_shards(
                 staged,
                 open_vectors(path, live.dim),
@@ -82,7 +84,7 @@ def add_passages(
                 n_shards=len(live.shards),
                 metric=live.metric,
                 first_ordinal=live.next_ordinal,
-                vectors_from=inputs_of(staged, encode, CHUNK_SIZE),
+                vectors_from=inputs_of(staged, encode, chunk_size),
             )
             kept = _supersede(workspace, live, known)
             manifest = _extend(workspace, live, kept, staged, segments)

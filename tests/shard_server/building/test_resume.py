@@ -1,6 +1,8 @@
 """An interrupted build goes on where it was, with what fits and nothing else."""
 
 import dataclasses
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -311,6 +313,36 @@ def test_a_build_that_will_not_fit_is_refused_with_figures(tmp_path, passages, e
             build_index(index_dir, passages, encode, OPTIONS)
     build_index(index_dir, passages, encode, OPTIONS)
     assert encode.n_texts == 0
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+def test_a_failing_disk_leaves_nothing(tmp_path, passages, encode, monkeypatch, code: int):
+    """Whichever sync is refused, CURRENT stands, and no file is left; a full disk has figures."""
+    index_dir = tmp_path / "index"
+    small = dataclasses.replace(OPTIONS, recipe="SQ8", n_shards=1, overwrite=True)
+    build_index(index_dir, passages[:100], encode, small)
+    before = sorted(index_dir.rglob("*"))
+    sync, left = os.fsync, [1_000]
+
+    def refuse(descriptor: int) -> None:
+        left[0] -= 1
+        if left[0] == -1:
+            raise OSError(code, os.strerror(code))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    build_index(tmp_path / "whole", passages[:500], encode, small)
+    n_syncs = 1_000 - left[0]
+    message = "the build needs .* free as it began" if code == errno.ENOSPC else "can't be written"
+    for at in np.linspace(0, n_syncs - 1, 6, dtype=int).tolist():
+        left[0] = at
+        with pytest.raises(StorageError, match=message):
+            build_index(index_dir, passages[:500], encode, small)
+        after = sorted(index_dir.rglob("*"))
+        if at < n_syncs - 1:
+            assert after == before
+            assert load_manifest(index_dir).version == 1
+        assert verify_index(index_dir).faults == ()
 
 
 def test_a_key_goes_by_values_alone():
