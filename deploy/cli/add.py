@@ -9,6 +9,7 @@ import typer
 from deploy.cli import flags
 from deploy.cli.output import counted, progress, write, write_json
 from deploy.cli.sources import told_model
+from deploy.cli.unfinished import telling_what_is_kept
 from shoal.errors import ConfigError
 
 
@@ -52,7 +53,7 @@ def add(
     encoder = load_encoder(model, device=device)
     told_model(model, begun_s)
     passages = itertools.chain.from_iterable(read_corpus(source) for source in corpus)
-    with progress() as show:
+    with telling_what_is_kept(index), progress() as show:
         manifest = add_passages(
             index,
             passages,

