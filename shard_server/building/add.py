@@ -27,12 +27,12 @@ from shoal import __version__
 from shoal.contract import lowest_cosine
 from shoal.errors import ConfigError, CorpusError
 from shoal.formats.deleted import write_deleted
-from shoal.formats.files import guard_storage
 from shoal.formats.manifest import Manifest, Segment, Shard
 from shoal.formats.versions import check_file, commit_version, read_current
 
 CHUNK_SIZE = 1_024
 """Passages that one call encodes."""
+_BITMAP_FILE = "deleted.bits"
 
 
 def add_passages(
@@ -181,10 +181,11 @@ def _without(workspace: Workspace, segment: Segment, rows: list[int]) -> Segment
     before = deleted_rows(workspace.index_dir, segment)
     deleted = np.zeros(segment.n_rows, dtype=np.bool_) if before is None else before.copy()
     deleted[rows] = True
-    path = workspace.staging.folder / "deleted.bits"
-    with guard_storage(path):
-        write_deleted(path, deleted)
-    files = segment.files.model_copy(update={"deleted": workspace.adopt(path)})
+    inputs = {"vectors": segment.files.vectors.sha256, "rows": np.flatnonzero(deleted).tolist()}
+    output, _ = workspace.staging.make(
+        "deleted", inputs, lambda folder: write_deleted(folder / _BITMAP_FILE, deleted)
+    )
+    files = segment.files.model_copy(update={"deleted": workspace.publish(output, _BITMAP_FILE)})
     return Segment(n_rows=segment.n_rows, n_live=int((~deleted).sum()), files=files)
 
 

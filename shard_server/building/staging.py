@@ -28,8 +28,9 @@ STAGING_DIR = ".staging"
 SUMS_FILE = "sums"
 """Beside the vectors of an unfinished encoding: 8 bytes for each whole chunk."""
 _SEAL_FILE = "sealed.json"
-_OUTPUT = re.compile(r"^(encode|copy|sample|train|split|index)-[0-9a-f]{32}$")
+_OUTPUT = re.compile(r"^(encode|copy|sample|train|split|index|deleted)-[0-9a-f]{32}$")
 _STREAMED = ("encode", "copy")
+_SEVERAL = ("index", "deleted")
 
 
 class _Seal(BaseModel):
@@ -72,10 +73,10 @@ class Staging:
         """The output of `stage` for these inputs, and whether it was there already.
 
         `write` makes its files in the folder that it is given. Outputs of the same stage from
-        other inputs are removed, but a shard's (`index`), of which there are several.
+        other inputs are removed, but those of which a build has several (`index`, `deleted`).
         """
         folder = self.folder / f"{stage}-{key_of(inputs)}"
-        if stage != "index":
+        if stage not in _SEVERAL:
             self.drop_others(stage, {folder.name})
         kept = self._proved(folder)
         if kept is not None:

@@ -16,7 +16,7 @@ from shard_server.building.progress import Progress, silent
 from shard_server.building.space import NoSpaceError
 from shard_server.building.staging import STAGING_DIR, Output, Staging, publish
 from shoal.errors import ConfigError, StorageError
-from shoal.formats.files import LOCK_FILE, builder_lock, guard_storage, move_into_store
+from shoal.formats.files import LOCK_FILE, builder_lock, guard_storage
 from shoal.formats.manifest import FileEntry, Manifest
 from shoal.formats.versions import (
     CURRENT_FILE,
@@ -45,11 +45,6 @@ class Workspace:
     def publish(self, output: Output, name: str) -> FileEntry:
         """Move a finished output's file among the index's data."""
         return publish(output, name)
-
-    def adopt(self, staged: Path) -> FileEntry:
-        """Move a file that is quickly made among the index's data, under its hash."""
-        digest, n_bytes = move_into_store(staged, self.index_dir / DATA_DIR)
-        return FileEntry(path=f"{DATA_DIR}/{digest}/{staged.name}", n_bytes=n_bytes, sha256=digest)
 
 
 @contextmanager

@@ -158,8 +158,10 @@ def test_files_already_adopted_go_with_a_failed_build(tmp_path) -> None:
 
     def fail_after_adopting() -> None:
         with open_workspace(tmp_path / "index", overwrite=False) as workspace:
-            (workspace.staging.folder / "x").write_bytes(b"x")
-            entry = workspace.adopt(workspace.staging.folder / "x")
+            output, _ = workspace.staging.make(
+                "sample", {}, lambda folder: (folder / "x").write_bytes(b"x")
+            )
+            entry = workspace.publish(output, "x")
             assert (tmp_path / "index" / entry.path).exists()
             raise ZeroDivisionError
 
