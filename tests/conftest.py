@@ -16,12 +16,6 @@ settings.register_profile(
 settings.load_profile("shoal")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--seeds", type=int, default=5, help="random moments at which builds are killed; 5"
-    )
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that asks for `kill_seed` runs once for each seed."""
     if "kill_seed" in metafunc.fixturenames:

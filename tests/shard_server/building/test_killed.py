@@ -1,7 +1,7 @@
 """SIGKILL at a random moment: the old version or the new, and no work lost but a chunk's.
 
 `pytest --seeds 50 -rP tests/shard_server/building/test_killed.py` kills at fifty moments instead of
-five, and prints where.
+a few, and prints where.
 """
 
 import functools
