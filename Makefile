@@ -56,6 +56,9 @@ $(STUB_TOOLS): tools/stub-requirements.txt
 bench: $(READY) ## the served cluster beside its own parts, as ratios
 	$(BIN)/python -m bench.serving $(BENCH)
 
+bench-building: $(READY) ## memory and time to build 100 thousand, 500 thousand and 2 million vectors
+	$(BIN)/python -m bench.building $(BENCH)
+
 bench-quality: $(READY) ## Success@k through the cluster beside exact search and BM25
 	$(BIN)/python -m bench.quality $(BENCH)
 

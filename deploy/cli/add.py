@@ -9,6 +9,7 @@ import typer
 from deploy.cli import flags
 from deploy.cli.output import counted, progress, write, write_json
 from deploy.cli.sources import told_model
+from deploy.cli.unfinished import telling_what_is_kept
 from shoal.errors import ConfigError
 
 
@@ -33,6 +34,7 @@ def add(
         bool,
         typer.Option("--replace", help="Supersede passages whose ids are there; CPU alone serves."),
     ] = False,
+    restart: flags.Restart = False,
     as_json: flags.Json = False,
 ) -> None:
     """Make a new version of an index with more passages; nothing is encoded again."""
@@ -51,9 +53,14 @@ def add(
     encoder = load_encoder(model, device=device)
     told_model(model, begun_s)
     passages = itertools.chain.from_iterable(read_corpus(source) for source in corpus)
-    with progress() as show:
+    with telling_what_is_kept(index), progress() as show:
         manifest = add_passages(
-            index, passages, PassageEncoder(encoder), show, replace_known=replace
+            index,
+            passages,
+            PassageEncoder(encoder),
+            show,
+            replace_known=replace,
+            restart=restart,
         )
     took_s = time.monotonic() - begun_s
     n_added = manifest.n_rows - live.n_rows

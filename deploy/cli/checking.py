@@ -52,6 +52,12 @@ def verify(*, index: flags.IndexAt, as_json: flags.Json = False) -> None:
             f"{counted(len(report.versions), 'version')}, {counted(report.n_files, 'file')}, "
             f"{report.n_bytes / 1e6:,.1f} MB"
         )
+        n_unfinished = getattr(report, "n_unfinished_bytes", 0)  # nobody builds at a URL
+        if n_unfinished:
+            write(
+                f"an interrupted build left {n_unfinished / 1e6:,.1f} MB of work: the same command "
+                "goes on with it, --restart throws it away"
+            )
 
 
 def _verified(place: "IndexPlace") -> "VerifyReport | RemoteReport":

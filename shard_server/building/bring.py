@@ -26,6 +26,8 @@ class GivenVectors:
         dim: columns of a vector.
         where: names the vectors in errors.
         contract: the encoder they came from; None for vectors that no encoder explains.
+        origin: the same for the same vectors, and for no others; empty where that can't be told.
+            A killed build is taken up by it.
     """
 
     def __init__(
@@ -35,9 +37,11 @@ class GivenVectors:
         *,
         where: str,
         contract: EncoderContract | None = None,
+        origin: str = "",
     ) -> None:
         self.dim = dim
         self.contract = contract
+        self.origin = origin
         self._where = where
         self._chunks = iter(chunks)
         self._rest: npt.NDArray[np.floating[Any]] = np.empty((0, dim), dtype=np.float32)
@@ -86,7 +90,7 @@ class GivenVectors:
 
 def vectors_of(file: VectorFile) -> GivenVectors:
     """The encoder of an index of bare vectors."""
-    return GivenVectors(file.chunks(), file.dim, where=file.where)
+    return GivenVectors(file.chunks(), file.dim, where=file.where, origin=file.origin)
 
 
 def bare_passages(file: VectorFile) -> Iterator[Passage]:

@@ -1,44 +1,48 @@
-"""Build an index: read, encode, train, fill, commit.
+"""Build an index: read, encode, sample, train, partition, fill, commit.
 
-Rule: every stage's output is a file, so that memory is bounded by the batch, the training sample,
-one shard's compressed index and some 16 bytes a passage; CURRENT turns last of all, and a failure
-before that leaves nothing behind.
+Rule: every stage's output is a file, so that memory is bounded by the batch, what faiss trains
+with, one shard's compressed index and some 16 bytes a passage, and so that a killed build goes on
+where it was; CURRENT turns last of all.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
-from shard_server.building.fill import FilledSegment, fill_shards
+from shard_server.building.encode import encode_corpus, inputs_of, open_vectors
+from shard_server.building.fill import adopt_segment, fill_shards
 from shard_server.building.partition import MAX_SHARDS
 from shard_server.building.passage import Passage
 from shard_server.building.progress import Progress, silent
 from shard_server.building.recipe import Recipe, Target, choose_recipe, n_training_vectors
-from shard_server.building.stage import (
-    PassageEncode,
-    StagedCorpus,
-    encode_corpus,
-    open_vectors,
-    stage_corpus,
+from shard_server.building.space import room_for
+from shard_server.building.stage import PassageEncode, StagedCorpus, stage_corpus
+from shard_server.building.staging import Staging
+from shard_server.building.train import (
+    SAMPLE_FILE,
+    TRAINED_FILE,
+    Trained,
+    draw_rows,
+    open_sample,
+    train_index,
+    write_sample,
 )
-from shard_server.building.train import draw_sample, train_index
-from shard_server.building.vectors import write_index
+from shard_server.building.vectors import read_trained, write_index
 from shard_server.building.workspace import Workspace, open_workspace
 from shoal import __version__
 from shoal.errors import ConfigError
 from shoal.formats.manifest import (
     INDEX_NAME,
-    FileEntry,
     Manifest,
     Metric,
     Partition,
-    Segment,
-    SegmentFiles,
     Shard,
 )
 from shoal.formats.versions import commit_version
@@ -49,7 +53,8 @@ class BuildOptions:
     """What to build. `recipe` None takes the default for the corpus and `target`.
 
     `overwrite` builds the next version of an index that is already there. `chunk_size` is the
-    passages that one call encodes; `max_training_vectors` bounds the sample held in memory.
+    passages that one call encodes; `max_training_vectors` bounds the sample. `restart` throws away
+    what an interrupted build left, and begins anew.
     """
 
     name: str
@@ -61,16 +66,7 @@ class BuildOptions:
     chunk_size: int = 1024
     max_training_vectors: int = 200_000
     overwrite: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Training:
-    """How the index was trained; `index` and `file` are None for Flat."""
-
-    recipe: Recipe
-    n_vectors: int
-    index: faiss.Index | None
-    file: FileEntry | None
+    restart: bool = False
 
 
 def build_index(
@@ -89,9 +85,12 @@ def build_index(
         StorageError: the disk is full, read-only or not ours.
     """
     _check(options)
-    with open_workspace(index_dir, overwrite=options.overwrite) as workspace:
+    with open_workspace(
+        index_dir, overwrite=options.overwrite, restart=options.restart, progress=progress
+    ) as workspace:
         _check_name(options, workspace)
-        staged = stage_corpus(passages, workspace.staging / "corpus.arrow", progress)
+        staging = workspace.staging
+        staged = stage_corpus(passages, staging.folder / "corpus.arrow", progress)
         recipe = choose_recipe(
             options.recipe,
             n_passages=staged.n_passages,
@@ -99,27 +98,29 @@ def build_index(
             dim=encode.dim,
             target=options.target,
         )
-        path = workspace.staging / "vectors.f16"
-        encode_corpus(staged, path, encode, chunk_size=options.chunk_size, progress=progress)
-        vectors = open_vectors(path, encode.dim)
-        training = _train(workspace, vectors, recipe, options, progress)
-        previous = workspace.previous
-        first_ordinal = previous.next_ordinal if previous else 0
-        segments = fill_shards(
-            staged,
-            vectors,
-            training.index,
-            workspace.staging,
-            n_shards=options.n_shards,
-            metric=options.metric,
-            first_ordinal=first_ordinal,
-            progress=progress,
+        n_sample = n_training_vectors(
+            recipe, n_passages=staged.n_passages, at_most=options.max_training_vectors
         )
-        shards = tuple(_adopt(workspace, segment) for segment in segments)
-        manifest = _describe(
-            workspace, staged, encode, options, training, shards, first_ordinal=first_ordinal
-        )
-        commit_version(index_dir, manifest)
+        with room_for(staging, staged, recipe, n_sample=n_sample, dim=encode.dim):
+            path = encode_corpus(staged, staging, encode, chunk_size=options.chunk_size)
+            vectors = open_vectors(path, encode.dim)
+            vectors_from = inputs_of(staged, encode, options.chunk_size)
+            trained = _train(staging, vectors, vectors_from, recipe, n_sample, options)
+            segments = fill_shards(
+                staged,
+                vectors,
+                trained,
+                staging,
+                n_shards=options.n_shards,
+                metric=options.metric,
+                first_ordinal=_first_ordinal(workspace),
+                vectors_from=vectors_from,
+            )
+            shards = tuple(Shard(segments=adopt_segment(workspace, part)) for part in segments)
+            manifest = _describe(
+                workspace, staged, encode, options, recipe, n_sample, trained, shards
+            )
+            commit_version(index_dir, manifest)
     return manifest
 
 
@@ -141,36 +142,54 @@ def _check_name(options: BuildOptions, workspace: Workspace) -> None:
         )
 
 
+def _first_ordinal(workspace: Workspace) -> int:
+    return workspace.previous.next_ordinal if workspace.previous else 0
+
+
 def _train(
-    workspace: Workspace,
+    staging: Staging,
     vectors: npt.NDArray[np.float16],
+    vectors_from: Mapping[str, Any],
     recipe: Recipe,
+    n_sample: int,
     options: BuildOptions,
-    progress: Progress,
-) -> _Training:
-    n_vectors = n_training_vectors(
-        recipe, n_passages=len(vectors), at_most=options.max_training_vectors
+) -> Trained | None:
+    """The index that all segments share; None for Flat."""
+    if not n_sample:
+        return None
+    n_rows, dim = vectors.shape
+    sample, _ = staging.make(
+        "sample",
+        {"vectors": dict(vectors_from), "n_sample": n_sample, "seed": options.seed},
+        partial(write_sample, vectors, draw_rows(n_rows, n_sample, options.seed)),
     )
-    if not n_vectors:
-        return _Training(recipe=recipe, n_vectors=0, index=None, file=None)
-    sample = draw_sample(vectors, n_vectors, options.seed)
-    index = train_index(recipe, sample, metric=options.metric, seed=options.seed, progress=progress)
-    path = workspace.staging / "trained.faiss"
-    write_index(index, path)
-    return _Training(recipe=recipe, n_vectors=n_vectors, index=index, file=workspace.adopt(path))
 
+    def train(folder: Path) -> None:
+        index = train_index(
+            recipe,
+            open_sample(sample.path(SAMPLE_FILE), dim),
+            metric=options.metric,
+            seed=options.seed,
+            progress=staging.progress,
+        )
+        write_index(index, folder / TRAINED_FILE)
 
-def _adopt(workspace: Workspace, segment: FilledSegment) -> Shard:
-    if not segment.n_rows:
-        return Shard(segments=())
-    folder = segment.folder
-    files = SegmentFiles(
-        index=workspace.adopt(folder / "index.faiss") if segment.has_index else None,
-        vectors=workspace.adopt(folder / "vectors.faiss"),
-        passages=workspace.adopt(folder / "passages.arrow"),
-        ids=workspace.adopt(folder / "ids.arrow"),
+    inputs = {
+        "sample": sample.files[SAMPLE_FILE].sha256,
+        "recipe": recipe.text,
+        "dim": dim,
+        "metric": options.metric,
+        "seed": options.seed,
+        "faiss": faiss.__version__,
+    }
+    output, was_there = staging.make("train", inputs, train)
+    if was_there:
+        staging.progress("kept train", 1, 1)
+    return Trained(
+        index=read_trained(output.path(TRAINED_FILE), dim),
+        sha256=output.files[TRAINED_FILE].sha256,
+        output=output,
     )
-    return Shard(segments=(Segment(n_rows=segment.n_rows, n_live=segment.n_rows, files=files),))
 
 
 def _describe(
@@ -178,11 +197,12 @@ def _describe(
     staged: StagedCorpus,
     encode: PassageEncode,
     options: BuildOptions,
-    training: _Training,
+    recipe: Recipe,
+    n_sample: int,
+    trained: Trained | None,
     shards: tuple[Shard, ...],
-    *,
-    first_ordinal: int,
 ) -> Manifest:
+    output = trained.output if trained else None
     return Manifest(
         name=options.name,
         version=workspace.version,
@@ -190,17 +210,17 @@ def _describe(
         release=__version__,
         n_rows=staged.n_passages,
         n_live=staged.n_passages,
-        next_ordinal=first_ordinal + staged.n_passages,
+        next_ordinal=_first_ordinal(workspace) + staged.n_passages,
         dim=encode.dim,
         metric=options.metric,
-        recipe=training.recipe.text,
-        n_lists=training.recipe.n_lists,
-        default_n_probe=training.recipe.default_n_probe,
+        recipe=recipe.text,
+        n_lists=recipe.n_lists,
+        default_n_probe=recipe.default_n_probe,
         seed=options.seed,
-        n_training_vectors=training.n_vectors,
-        devices=training.recipe.devices,
+        n_training_vectors=n_sample,
+        devices=recipe.devices,
         partition=Partition(n_shards=options.n_shards),
-        trained=training.file,
+        trained=workspace.publish(output, TRAINED_FILE) if output else None,
         shards=shards,
         metadata_columns=staged.metadata_columns,
         encoder=encode.contract,

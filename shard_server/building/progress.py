@@ -9,7 +9,8 @@ class Progress(Protocol):
     def __call__(self, stage: str, done: int, total: int | None) -> None:
         """`done` of `total` units of "read", "encode", "train" or "fill".
 
-        Units are passages, but steps for "train". `total` is None while it isn't known.
+        Units are passages, but steps for "train". `total` is None while it isn't known. Stages
+        "kept encode" and the like say once what an interrupted run had done, which stays.
         """
 
 

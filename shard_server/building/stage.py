@@ -1,9 +1,11 @@
-"""The staged corpus: read and checked once, before anything costs time; then encoded from there.
+"""The staged corpus: read and checked as a whole, before anything costs time.
 
 Rule: memory holds one batch and 8 bytes a passage (16 while duplicates are looked for). A corpus
-with a fault in its last line costs a reading, never an encoding.
+with a fault in its last line costs a reading, never an encoding. It is read again by every build, a
+taken up one too: its digests, and no date or size of a file, say what earlier work fits.
 """
 
+import hashlib
 import json
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,13 +20,12 @@ import pyarrow as pa
 from shard_server.building.passage import MetadataColumns, Passage
 from shard_server.building.progress import Progress
 from shoal.contract import EncoderContract
-from shoal.errors import ConfigError, CorpusError
+from shoal.errors import CorpusError
 from shoal.formats.ids import Hashes, hash64
 from shoal.formats.manifest import MetadataType
 from shoal.formats.passages import MAX_BATCH_BYTES, MAX_BATCH_ROWS
 
 _SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "title", "text", "metadata", "where")])
-_FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
 class PassageEncode(Protocol):
@@ -44,10 +45,15 @@ class PassageEncode(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedCorpus:
-    """A checked corpus on disk; `hashes` is uint64 (n_passages,), the ids' hash64."""
+    """A checked corpus on disk; `hashes` is uint64 (n_passages,), the ids' hash64.
+
+    `text_digest` is of titles and texts, which vectors depend on; `digest` of all but `where`.
+    """
 
     path: Path
     hashes: Hashes
+    digest: str
+    text_digest: str
     metadata_columns: dict[str, MetadataType]
 
     @property
@@ -71,54 +77,32 @@ def stage_corpus(passages: Iterable[Passage], path: Path, progress: Progress) ->
     """
     hashes = array("Q")
     columns = MetadataColumns()
+    digest, text_digest = hashlib.sha256(), hashlib.sha256()
+    progress("read", 0, None)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
         for batch in _batches(passages):
             for passage in batch:
                 columns.meet(passage)
                 hashes.append(hash64(passage.id))
-            writer.write_batch(_to_arrow(batch))
+            table = _to_arrow(batch)
+            writer.write_batch(table)
+            for name in ("title", "text"):
+                _digest(text_digest, table.column(name))
+            for name in ("id", "title", "text", "metadata"):
+                _digest(digest, table.column(name))
             progress("read", len(hashes), None)
     if not hashes:
         raise CorpusError("the corpus holds no passages")
     staged = StagedCorpus(
         path=path,
         hashes=np.frombuffer(hashes, dtype=np.uint64),
+        digest=digest.hexdigest(),
+        text_digest=text_digest.hexdigest(),
         metadata_columns=columns.types,
     )
     _refuse_duplicates(staged)
     progress("read", staged.n_passages, staged.n_passages)
     return staged
-
-
-def encode_corpus(
-    staged: StagedCorpus,
-    path: Path,
-    encode: PassageEncode,
-    *,
-    chunk_size: int,
-    progress: Progress,
-) -> None:
-    """Write the vectors of `staged` to `path`: raw float16 rows in ingestion order.
-
-    Raises:
-        ConfigError: the encoder answered with the wrong shape or with values out of range.
-    """
-    done = 0
-    with path.open("wb") as file:
-        for batch in staged.batches():
-            for start in range(0, batch.num_rows, chunk_size):
-                part = batch.slice(start, chunk_size)
-                titles, texts = part.column("title").to_pylist(), part.column("text").to_pylist()
-                vectors = np.asarray(encode(titles, texts))
-                _check_vectors(vectors, n_rows=part.num_rows, dim=encode.dim)
-                file.write(vectors.astype("<f2").tobytes())
-                done += part.num_rows
-                progress("encode", done, staged.n_passages)
-
-
-def open_vectors(path: Path, dim: int) -> npt.NDArray[np.float16]:
-    """The vectors that `encode_corpus` wrote, mapped: float16 (n, dim)."""
-    return np.memmap(path, dtype="<f2", mode="r").reshape(-1, dim)
 
 
 def _batches(passages: Iterable[Passage]) -> Iterator[list[Passage]]:
@@ -145,6 +129,15 @@ def _to_arrow(batch: Sequence[Passage]) -> pa.RecordBatch:
     return pa.record_batch([pa.array(column, pa.string()) for column in columns], schema=_SCHEMA)
 
 
+def _digest(digest: "hashlib._Hash", column: pa.Array) -> None:
+    """Take in a column of texts: their lengths, then their bytes. `column` begins its buffers."""
+    _, offsets, data = column.buffers()
+    ends = np.frombuffer(offsets, dtype="<i4", count=len(column) + 1)
+    digest.update(np.diff(ends).tobytes())
+    if data is not None:
+        digest.update(memoryview(data)[ends[0] : ends[-1]])
+
+
 def _refuse_duplicates(staged: StagedCorpus) -> None:
     order = np.argsort(staged.hashes, kind="stable")
     ranked = staged.hashes[order]
@@ -165,14 +158,3 @@ def _refuse_duplicates(staged: StagedCorpus) -> None:
                 raise CorpusError(f"{where}: id {passage_id!r} was used at {seen[passage_id]}")
             seen[passage_id] = where
         start = end
-
-
-def _check_vectors(vectors: npt.NDArray[np.float32], *, n_rows: int, dim: int) -> None:
-    if vectors.shape != (n_rows, dim):
-        raise ConfigError(f"the encoder answered {vectors.shape} for {n_rows} passages of {dim}")
-    # NaN fails this comparison too.
-    if not (np.abs(vectors) <= _FLOAT16_MAX).all():
-        raise ConfigError(
-            "the encoder answered with NaN, infinity or a value beyond float16 "
-            f"({_FLOAT16_MAX:,.0f}); nothing was written"
-        )

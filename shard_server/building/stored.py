@@ -18,7 +18,7 @@ from shard_server.building.vectors import read_stored
 from shoal.errors import IndexFormatError
 from shoal.formats.manifest import Manifest
 from shoal.formats.passages import TEXT_COLUMNS, MetadataValue, PassageFile
-from shoal.formats.versions import check_file, load_manifest
+from shoal.formats.versions import check_file, load_manifest, read_current
 
 _CHUNK_ROWS = 8_192
 _Order = npt.NDArray[np.int64]
@@ -32,6 +32,7 @@ class StoredIndex:
 
     index_dir: Path
     manifest: Manifest
+    manifest_sha256: str
     passage_files: tuple[PassageFile, ...]
     vectors: tuple[npt.NDArray[np.float16], ...]
     starts: _Order
@@ -44,6 +45,7 @@ class StoredIndex:
         Raises:
             IndexFormatError: naming the file that is missing or altered.
         """
+        current = read_current(index_dir)
         manifest = load_manifest(index_dir)
         passage_files, vectors = [], []
         for segment in (segment for shard in manifest.shards for segment in shard.segments):
@@ -59,6 +61,7 @@ class StoredIndex:
         return cls(
             index_dir=index_dir,
             manifest=manifest,
+            manifest_sha256=current.manifest_sha256,
             passage_files=tuple(passage_files),
             vectors=tuple(vectors),
             starts=np.cumsum([0, *(file.n_rows for file in passage_files)], dtype=np.int64),
@@ -88,6 +91,7 @@ class StoredIndex:
             self.manifest.dim,
             where=str(self.index_dir),
             contract=self.manifest.encoder,
+            origin=f"index {self.manifest_sha256}",
         )
 
     def _vector_chunks(self) -> Iterator[npt.NDArray[np.float16]]:

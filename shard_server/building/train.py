@@ -1,9 +1,12 @@
 """Train the one index that all segments share: transform, coarse quantizer, codebook; empty.
 
 Rule: the same corpus, recipe and seed give the same bytes, whatever the number of shards. The
-sample is drawn by ordinal, and rounded to float16 as all that is stored.
+sample is drawn by ordinal, and rounded to float16 as all that is stored. (A GPU sums otherwise than
+a CPU: the same corpus trained there gives other bytes, as good.)
 """
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -12,10 +15,14 @@ import numpy.typing as npt
 
 from shard_server.building.progress import Progress
 from shard_server.building.recipe import Recipe
+from shard_server.building.staging import Output
 from shard_server.rotation import Rotation, take_apart
 from shoal.errors import ConfigError
 from shoal.formats.manifest import Metric
 
+SAMPLE_FILE = "sample.f32"
+TRAINED_FILE = "trained.faiss"
+_BLOCK_ROWS = 8_192
 _FAISS_METRICS = {"inner_product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
 
 
@@ -24,15 +31,38 @@ def faiss_metric(metric: Metric) -> int:
     return int(_FAISS_METRICS[metric])
 
 
-def draw_sample(
-    vectors: npt.NDArray[np.float16], n_sample: int, seed: int
-) -> npt.NDArray[np.float32]:
-    """`n_sample` rows drawn without repeats, in ingestion order: float32 (n_sample, dim)."""
-    n_rows = len(vectors)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A trained, empty index; `output` holds its file where this build trained it."""
+
+    index: Any
+    sha256: str
+    output: Output | None = None
+
+
+def draw_rows(n_rows: int, n_sample: int, seed: int) -> npt.NDArray[np.int64]:
+    """`n_sample` of `n_rows` rows drawn without repeats, ascending. Pure."""
     if n_sample >= n_rows:
-        return np.asarray(vectors, dtype=np.float32)
+        return np.arange(n_rows)
     rows = np.random.default_rng(seed).choice(n_rows, n_sample, replace=False, shuffle=False)
-    return vectors[np.sort(rows)].astype(np.float32)
+    return np.sort(rows)
+
+
+def write_sample(
+    vectors: npt.NDArray[np.float16], rows: npt.NDArray[np.int64], folder: Path
+) -> None:
+    """Write these rows of `vectors` (n, dim) as float32, a block at a time.
+
+    A file and no array: 39 vectors for each of 65,536 lists of 768 dimensions are 7.9 GB.
+    """
+    with (folder / SAMPLE_FILE).open("wb") as file:
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            file.write(vectors[rows[start : start + _BLOCK_ROWS]].astype("<f4").tobytes())
+
+
+def open_sample(path: Path, dim: int) -> npt.NDArray[np.float32]:
+    """What `write_sample` wrote, mapped: float32 (n_sample, dim)."""
+    return np.asarray(np.memmap(path, dtype="<f4", mode="r").reshape(-1, dim))
 
 
 def train_index(
@@ -111,10 +141,24 @@ def _train_lists(
     clustering.seed = seed
     clustering.niter = 1
     clustering.min_points_per_centroid = 1  # recipe.py has judged this; faiss would print
+    assigner = _assigner(core.quantizer)
     # Each call goes on from the last one's centroids: faiss's own k-means, with reports between.
     for _ in range(core.cp.niter):
-        clustering.train(sample, core.quantizer)
+        clustering.train(sample, assigner)
         report.next()
+    if assigner is not core.quantizer:
+        core.quantizer.reset()
+        core.quantizer.add(faiss.vector_to_array(clustering.centroids).reshape(-1, core.d))
+
+
+def _assigner(quantizer: Any) -> Any:
+    """What finds each vector's nearest centroid, nearly all of k-means' work: every GPU that faiss
+    can use, each with a part of the vectors; without one, `quantizer` itself on all cores.
+    """
+    if not faiss.get_num_gpus():
+        return quantizer
+    to_all_gpus: Any = faiss.index_cpu_to_all_gpus
+    return to_all_gpus(faiss.clone_index(quantizer))
 
 
 def _train_codes(core: Any, recipe: Recipe, sample: npt.NDArray[np.float32], *, seed: int) -> None:

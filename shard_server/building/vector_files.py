@@ -5,7 +5,7 @@ Must not know what becomes of the vectors.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,15 @@ _HDF5_DEFAULT = "train"
 class VectorFile:
     """An opened file of `n_rows` vectors of `dim`; `chunks()` reads them once, in order.
 
-    Chunks are float16, float32 or float64, (n, dim), of at most CHUNK_ROWS rows.
+    Chunks are float16, float32 or float64, (n, dim), of at most CHUNK_ROWS rows. `origin` names the
+    file as it is now, by path, part, size and time of change, as make does.
     """
 
     where: str
     n_rows: int
     dim: int
     chunks: Callable[[], Iterator[Rows]]
+    origin: str = ""
 
 
 def open_vector_file(source: str) -> VectorFile:
@@ -61,7 +63,8 @@ def open_vector_file(source: str) -> VectorFile:
         raise CorpusError(f"{path}: can't be read as {kind}: {error}") from error
     if not found.n_rows or not found.dim:
         raise CorpusError(f"{found.where}: holds no vectors")
-    return found
+    state = path.stat()
+    return replace(found, origin=f"{path.resolve()}:{part} {state.st_size} {state.st_mtime_ns}")
 
 
 def _split(source: str) -> tuple[Path, str]:

@@ -82,6 +82,17 @@ def read_index(path: Path) -> Any:
         raise IndexFormatError(f"{path}: faiss can't read it") from error
 
 
+def read_trained(path: Path, dim: int) -> Any:
+    """The trained, empty index that segments are made from; its bytes were checked."""
+    try:
+        trained = faiss.read_index(str(path))
+    except RuntimeError as error:
+        raise IndexFormatError(f"{path}: faiss can't read it") from error
+    if not trained.is_trained or trained.ntotal or trained.d != dim:
+        raise IndexFormatError(f"{path}: not a trained, empty index of {dim} dimensions")
+    return trained
+
+
 def _empty_header(dim: int, metric: Metric) -> bytes:
     empty = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss_metric(metric))
     header = bytes(faiss.serialize_index(empty))

@@ -7,17 +7,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from shard_server.building.staging import STAGING_DIR, Staging
 from shard_server.building.vectors import read_index
-from shard_server.building.workspace import STAGING_DIR
 from shoal.errors import IndexFormatError
 from shoal.formats.deleted import read_deleted
-from shoal.formats.files import LOCK_FILE, is_locked
+from shoal.formats.files import LOCK_FILE
 from shoal.formats.ids import IdFile
 from shoal.formats.manifest import Manifest, Segment
 from shoal.formats.passages import PassageFile
 from shoal.formats.versions import (
     CHECKSUM_FILE,
     CURRENT_FILE,
+    DATA_DIR,
     MANIFEST_FILE,
     VERSIONS_DIR,
     check_file,
@@ -29,13 +30,18 @@ from shoal.formats.versions import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
-    """What `verify_index` found; `faults` is empty for a sound index."""
+    """What `verify_index` found; `faults` is empty for a sound index.
+
+    `n_unfinished_bytes` are an interrupted build's, which is no fault: the same command goes on
+    with it, and the next build that ends well takes it away.
+    """
 
     current: int
     versions: tuple[int, ...]
     n_files: int
     n_bytes: int
     faults: tuple[str, ...]
+    n_unfinished_bytes: int = 0
 
 
 def verify_index(index_dir: Path) -> VerifyReport:
@@ -70,6 +76,7 @@ def verify_index(index_dir: Path) -> VerifyReport:
         n_files=len(entries),
         n_bytes=sum(entry.n_bytes for entry in entries),
         faults=tuple(faults),
+        n_unfinished_bytes=Staging(index_dir=index_dir).n_bytes(),
     )
 
 
@@ -105,15 +112,20 @@ def _count_faults(index_dir: Path, segment: Segment) -> Iterator[str]:
 
 
 def _strangers(index_dir: Path, listed: set[str]) -> Iterator[Path]:
-    """Files in the folder that neither a manifest nor the format accounts for."""
+    """Files in the folder that neither a manifest, the format nor an unfinished build explains."""
+    staging = Staging(index_dir=index_dir)
+    published = staging.published()
     for path in sorted(index_dir.rglob("*")):
         name = path.relative_to(index_dir).as_posix()
         if path.is_dir() or name in listed or name in {CURRENT_FILE, LOCK_FILE}:
             continue
         top, *rest = name.split("/")
-        if top == STAGING_DIR and is_locked(index_dir):
+        if top == STAGING_DIR or (top == DATA_DIR and len(rest) == 2 and rest[0] in published):
             continue
+        is_partial = len(rest) == 2 and rest[0].endswith(".partial")
         is_version = len(rest) == 2 and rest[0].isdigit()
         if top == VERSIONS_DIR and is_version and rest[1] in {MANIFEST_FILE, CHECKSUM_FILE}:
+            continue
+        if top == VERSIONS_DIR and is_partial and staging.folder.exists():
             continue
         yield path

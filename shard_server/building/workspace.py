@@ -1,17 +1,22 @@
-"""The folder that a build works in: locked, staged, and whole or gone.
+"""The folder that a build works in: locked, staged, and whole.
 
-Rule: whatever ends a build before CURRENT turns, the index is as it was; what a killed build left
-is swept by the next. Must not know what is built.
+Rule: whatever ends a build before CURRENT turns, the index is as it was. A killed build leaves its
+finished stages for the same command to go on from; a failed one leaves them where an encoder's work
+is among them, and the disk is sound. Must not know what is built.
 """
 
+import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from shoal.errors import ConfigError, IndexFormatError
-from shoal.formats.files import LOCK_FILE, builder_lock, guard_storage, move_into_store
+from shard_server.building.progress import Progress, silent
+from shard_server.building.space import NoSpaceError
+from shard_server.building.staging import STAGING_DIR, Output, Staging, publish
+from shoal.errors import ConfigError, StorageError
+from shoal.formats.files import LOCK_FILE, builder_lock, guard_storage
 from shoal.formats.manifest import FileEntry, Manifest
 from shoal.formats.versions import (
     CURRENT_FILE,
@@ -22,45 +27,31 @@ from shoal.formats.versions import (
     read_current,
 )
 
-STAGING_DIR = ".staging"
 _OURS = frozenset({CURRENT_FILE, DATA_DIR, VERSIONS_DIR, STAGING_DIR, LOCK_FILE})
+_REFUSALS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
+)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
     """One build's place in an index folder. `previous` is the live manifest, if there is one."""
 
     index_dir: Path
     version: int
     previous: Manifest | None
-    _adopted: list[Path] = field(default_factory=list)
+    staging: Staging
 
-    @property
-    def staging(self) -> Path:
-        """For files that are not finished."""
-        return self.index_dir / STAGING_DIR
-
-    def adopt(self, staged: Path) -> FileEntry:
-        """Move a finished file among the index's data; from then on it is named by its hash."""
-        known = set(_data_folders(self.index_dir))
-        digest, n_bytes = move_into_store(staged, self.index_dir / DATA_DIR)
-        folder = self.index_dir / DATA_DIR / digest
-        if folder not in known:
-            self._adopted.append(folder)
-        return FileEntry(path=f"{DATA_DIR}/{digest}/{staged.name}", n_bytes=n_bytes, sha256=digest)
-
-    def discard(self) -> None:
-        """Take away all that this build has put into the folder, unless it was committed."""
-        if _live_version(self.index_dir) == self.version:
-            return
-        for folder in self._adopted:
-            shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(self.index_dir / VERSIONS_DIR / f"{self.version:06d}", ignore_errors=True)
+    def publish(self, output: Output, name: str) -> FileEntry:
+        """Move a finished output's file among the index's data."""
+        return publish(output, name)
 
 
 @contextmanager
-def open_workspace(index_dir: Path, *, overwrite: bool) -> Iterator[Workspace]:
-    """Lock `index_dir` and prepare it for the next version.
+def open_workspace(
+    index_dir: Path, *, overwrite: bool, restart: bool = False, progress: Progress = silent
+) -> Iterator[Workspace]:
+    """Lock `index_dir` and prepare it for the next version; `restart` throws away earlier work.
 
     Raises:
         ConfigError: the folder holds an index (and `overwrite` is False) or something else.
@@ -74,47 +65,90 @@ def open_workspace(index_dir: Path, *, overwrite: bool) -> Iterator[Workspace]:
         _refuse_strangers(index_dir)
         index_dir.mkdir(parents=True, exist_ok=True)
         with builder_lock(index_dir):
-            workspace = _prepare(index_dir, overwrite=overwrite)
+            staging = Staging(index_dir=index_dir, progress=progress)
+            previous = _previous(staging, overwrite=overwrite)
             try:
+                workspace = _prepare(staging, previous, restart=restart)
                 yield workspace
-            except BaseException:
-                workspace.discard()
+            except BaseException as failure:
+                _abandon(staging, previous, failure, is_new=is_new)
                 raise
-            finally:
-                shutil.rmtree(workspace.staging, ignore_errors=True)
-                if _live_version(index_dir) is None:
-                    _leave_as_found(index_dir, is_new=is_new)
+            shutil.rmtree(staging.folder, ignore_errors=True)
+            _clear(staging)
 
 
-def _prepare(index_dir: Path, *, overwrite: bool) -> Workspace:
-    previous = None
-    if (index_dir / CURRENT_FILE).exists():
-        previous = load_manifest(index_dir)
-        if not overwrite:
-            raise ConfigError(
-                f"{index_dir}: holds index {previous.name!r}, version {previous.version}; choose "
-                "another --index, or --overwrite to build its next version"
-            )
-    _sweep(index_dir)
+def is_worth_keeping(failure: BaseException, staging: Staging) -> bool:
+    """Whether a build that ended so leaves its finished stages for the next.
+
+    A user's interruption always does. A failure does where an encoder's work would be lost, but
+    for the disk's own: a full disk wants its room back, and a failing one isn't believed.
+    """
+    if isinstance(failure, NoSpaceError):
+        return staging.has_encoded(copies_too=True)
+    if isinstance(failure, StorageError):
+        return False
+    if isinstance(failure, OSError) and failure.errno in _REFUSALS:
+        return False
+    return staging.has_encoded(copies_too=not isinstance(failure, Exception))
+
+
+def _abandon(
+    staging: Staging, previous: Manifest | None, failure: BaseException, *, is_new: bool
+) -> None:
+    live = _live_version(staging.index_dir)
+    was_committed = live != (previous.version if previous else None)
+    if was_committed or not is_worth_keeping(failure, staging):
+        shutil.rmtree(staging.folder, ignore_errors=True)
+    _clear(staging)
+    if live is None and not staging.folder.exists():
+        _leave_as_found(staging.index_dir, is_new=is_new)
+
+
+def _previous(staging: Staging, *, overwrite: bool) -> Manifest | None:
+    index_dir = staging.index_dir
+    if not (index_dir / CURRENT_FILE).exists():
+        return None
+    previous = load_manifest(index_dir)
+    if staging.was_committed({entry.sha256 for entry in previous.entries()}):
+        # killed between turning CURRENT and tidying up
+        shutil.rmtree(staging.folder, ignore_errors=True)
+    if not overwrite:
+        raise ConfigError(
+            f"{index_dir}: holds index {previous.name!r}, version {previous.version}; choose "
+            "another --index, or --overwrite to build its next version"
+        )
+    return previous
+
+
+def _prepare(staging: Staging, previous: Manifest | None, *, restart: bool) -> Workspace:
+    index_dir = staging.index_dir
+    if restart:
+        shutil.rmtree(staging.folder, ignore_errors=True)
+    staging.sweep()
+    _clear(staging)
+    staging.folder.mkdir(exist_ok=True)
     version = max(list_versions(index_dir), default=0) + 1
-    workspace = Workspace(index_dir=index_dir, version=version, previous=previous)
-    workspace.staging.mkdir()
-    return workspace
+    return Workspace(index_dir=index_dir, version=version, previous=previous, staging=staging)
 
 
-def _sweep(index_dir: Path) -> None:
-    """Remove what a killed build left: staging, half versions, data that no version lists."""
-    shutil.rmtree(index_dir / STAGING_DIR, ignore_errors=True)
-    if _live_version(index_dir) is None:
-        shutil.rmtree(index_dir / VERSIONS_DIR, ignore_errors=True)
-        shutil.rmtree(index_dir / DATA_DIR, ignore_errors=True)
-        return
-    for partial in (index_dir / VERSIONS_DIR).glob(".*.partial"):
-        shutil.rmtree(partial, ignore_errors=True)
+def _clear(staging: Staging) -> None:
+    """Remove versions that never were live, and data that neither they nor `staging` may need."""
+    index_dir = staging.index_dir
+    live = _live_version(index_dir)
+    versions = index_dir / VERSIONS_DIR
+    for folder in versions.iterdir() if versions.is_dir() else ():
+        # the live version is the highest that ever was: a build died while it wrote a higher one
+        if live is None or not folder.name.isdigit() or int(folder.name) > live:
+            shutil.rmtree(folder, ignore_errors=True)
     manifests = [load_manifest(index_dir, version) for version in list_versions(index_dir)]
     listed = {entry.sha256 for manifest in manifests for entry in manifest.entries()}
-    for folder in _data_folders(index_dir):
-        if folder.name not in listed:
+    _drop_data(index_dir, keep=listed | staging.published())
+
+
+def _drop_data(index_dir: Path, keep: Collection[str]) -> None:
+    data = index_dir / DATA_DIR
+    for folder in data.iterdir() if data.is_dir() else ():
+        if folder.name not in keep:
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -137,12 +171,5 @@ def _leave_as_found(index_dir: Path, *, is_new: bool) -> None:
 
 
 def _live_version(index_dir: Path) -> int | None:
-    try:
-        return read_current(index_dir).version
-    except IndexFormatError:
-        return None
-
-
-def _data_folders(index_dir: Path) -> list[Path]:
-    data = index_dir / DATA_DIR
-    return sorted(data.iterdir()) if data.is_dir() else []
+    """None where there is no index; a CURRENT that can't be read is an error, never "none"."""
+    return read_current(index_dir).version if (index_dir / CURRENT_FILE).exists() else None

@@ -1,6 +1,7 @@
 """`shoal index build` from vectors and from another index, as it is typed."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -58,3 +59,27 @@ def test_a_source_that_does_not_do_is_one_line(capsys, tmp_path, vectors, argume
     assert got == code
     assert what in line
     assert not (tmp_path / "new").exists()
+
+
+def test_an_interrupted_build_says_that_it_goes_on(capsys, tmp_path, vectors, monkeypatch):
+    """Ctrl-C tells what stays; the same command says what it took up, and --restart nothing."""
+    index = tmp_path / "new"
+    command = ["index", "build", "--vectors", str(vectors), "--index", str(index)]
+    command += ["--recipe", "SQ8"]
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for again in ([], ["--restart"]):
+        with monkeypatch.context() as patch:
+            patch.setattr("shard_server.building.build.train_index", interrupt)
+            assert run(command) == 130
+        assert "the same command goes on" in capsys.readouterr().err
+        assert run(["index", "verify", "--index", str(index)]) == 78
+        capsys.readouterr()
+        assert run([*command, *again]) == 0
+        kept = "encode: 600 kept from an earlier, interrupted run"
+        assert (kept in capsys.readouterr().err) == (not again)
+        assert run(["index", "verify", "--index", str(index)]) == 0
+        assert "an interrupted build left" not in capsys.readouterr().out
+        shutil.rmtree(index)

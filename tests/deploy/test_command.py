@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -202,6 +203,19 @@ def test_a_process_s_wrong_flag_is_wrong_usage(module):
     )  # fmt: skip
     assert (done.returncode, done.stderr.count("\n")) == (64, 1), done.stderr
     assert "--bogus" in done.stderr
+
+
+def test_progress_tells_what_was_kept(capsys):
+    """Work of an earlier run is named once, and is no part of this run's rate."""
+    with progress() as show:
+        show("kept encode", 4_000_000, 4_000_000)
+        show("encode", 4_000_000, 4_000_001)
+        time.sleep(0.01)
+        show("encode", 4_000_001, 4_000_001)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "encode: 4,000,000 kept from an earlier, interrupted run"
+    rate = re.search(r"\(([0-9,]+)/s\)", lines[-1])
+    assert int(rate[1].replace(",", "")) <= 100
 
 
 def test_progress_ends_with_a_line_a_stage(capsys):

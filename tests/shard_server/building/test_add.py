@@ -227,32 +227,42 @@ def trace(event, arguments):
 passages = [Passage(id=f"new{i}", title="", text="t", where=f"x:{i}") for i in range(20)]
 sys.addaudithook(trace)
 add_passages(Path(sys.argv[1]), passages, Encode())
+print(left)
 """
+_ENDLESS = 10_000
 
 
 def test_killed_anywhere_the_old_version_lives(start, parts, encode, tmp_path):
     """SIGKILL before changes of the file system: the old version or the new, then it works."""
     source = start("IVF16,SQ8", n_shards=2)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    whole = tmp_path / "whole"
+    shutil.copytree(source, whole)
+    n_steps = _ENDLESS - int(run_until(whole, _ENDLESS).stdout)
+    assert load_manifest(whole).n_live == 620
     seen = set()
-    for n_steps in range(0, 200, 7):
-        index_dir = tmp_path / f"at-{n_steps}"
+    for step in np.linspace(0, n_steps, 12, dtype=int).tolist():
+        index_dir = tmp_path / f"at-{step}"
         shutil.copytree(source, index_dir)
-        command = [sys.executable, "-c", _KILLED, str(index_dir), str(n_steps)]
-        ended = subprocess.run(command, env=environment, capture_output=True)
-        assert ended.returncode in {0, -signal.SIGKILL}, ended.stderr
+        ended = run_until(index_dir, step)
+        assert ended.returncode == (0 if step == n_steps else -signal.SIGKILL), ended.stderr
         live = load_manifest(index_dir)
         assert live.n_live in {600, 620}
-        assert all((index_dir / entry.path).exists() for entry in live.entries())
+        assert verify_index(index_dir).faults == ()
         after = add_passages(index_dir, parts[1], encode)
         assert after.n_live == live.n_live + 50
         assert verify_index(index_dir).faults == ()
+        assert not (index_dir / ".staging").exists()
         shutil.rmtree(index_dir)
         seen.add((ended.returncode, live.n_live))
-        if ended.returncode == 0:
-            break
     assert (-signal.SIGKILL, 600) in seen
     assert (0, 620) in seen
+
+
+def run_until(index_dir: Path, step: int) -> subprocess.CompletedProcess[bytes]:
+    """Add 20 passages in a process that kills itself before that change of the file system."""
+    command = [sys.executable, "-c", _KILLED, str(index_dir), str(step)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, env=environment, capture_output=True)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
