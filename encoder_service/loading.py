@@ -44,6 +44,8 @@ class LoadedModel:
     """Whether pooling skips the prompt's tokens."""
     titles_as_pairs: bool
     make_network: Callable[[int], nn.Module]
+    save: Callable[[Path], None]
+    """Writes a folder of the same kind, with the weights as they are then."""
 
 
 def load_folder(folder: Path) -> LoadedModel:
@@ -65,11 +67,17 @@ def load_folder(folder: Path) -> LoadedModel:
 def _read_dpr(folder: Path) -> LoadedModel:
     model_class = getattr(transformers, read_json(folder / "config.json")["architectures"][0])
     model = model_class.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
+    pretrained = AutoTokenizer.from_pretrained(folder)
     network = DprNetwork(model)
+
+    def save(into: Path) -> None:
+        model.save_pretrained(into)
+        pretrained.save_pretrained(into)
+
     return LoadedModel(
         folder=folder,
         transformer=model,
-        pretrained=AutoTokenizer.from_pretrained(folder),
+        pretrained=pretrained,
         prompts={},
         dim=int(model.config.projection_dim or model.config.hidden_size),
         pooling="cls",
@@ -78,6 +86,7 @@ def _read_dpr(folder: Path) -> LoadedModel:
         leaves_prompt_out=False,
         titles_as_pairs=True,
         make_network=lambda _: network,
+        save=save,
     )
 
 
@@ -111,6 +120,7 @@ def _read_sentence_transformer(folder: Path) -> LoadedModel:
         make_network=lambda n_prompt_tokens: SentenceNetwork(
             stages, dim=dim, n_prompt_tokens=n_prompt_tokens
         ),
+        save=lambda into: model.save_pretrained(str(into), create_model_card=False),
     )
 
 

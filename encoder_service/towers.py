@@ -4,7 +4,9 @@ Towers of one model share its network. Knows nothing of where a network runs.
 """
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -42,10 +44,16 @@ class Tower:
     pooling: str
     normalized: bool
     prompt: str
+    save: Callable[[Path], None]
+    """Writes its model's folder, with the weights as they are then."""
 
 
 def load_towers(
-    source: ModelSource, *, query_prompt: str | None = None, passage_prompt: str | None = None
+    source: ModelSource,
+    *,
+    query_prompt: str | None = None,
+    passage_prompt: str | None = None,
+    max_tokens: int | None = None,
 ) -> dict[Role, Tower]:
     """Loads both towers.
 
@@ -53,6 +61,7 @@ def load_towers(
         source: checked folders.
         query_prompt: put before questions in place of the model's own prompt; None keeps that.
         passage_prompt: as `query_prompt`, for passages.
+        max_tokens: cuts texts shorter than the models would; None leaves it to them.
 
     Raises:
         ConfigError: a folder that can't be loaded, or towers whose vectors don't fit together.
@@ -67,7 +76,8 @@ def load_towers(
         towers[role] = _tower(
             models[folder],
             weights[folder],
-            _own_prompt(models[folder], role) if prompt is None else prompt,
+            prompt=_own_prompt(models[folder], role) if prompt is None else prompt,
+            max_tokens=min(_max_tokens(models[folder]), max_tokens or _NO_LIMIT),
         )
     question, passage = towers[Role.QUERY], towers[Role.PASSAGE]
     if question.dim != passage.dim:
@@ -78,9 +88,8 @@ def load_towers(
     return towers
 
 
-def _tower(model: LoadedModel, weights: str, prompt: str) -> Tower:
+def _tower(model: LoadedModel, weights: str, *, prompt: str, max_tokens: int) -> Tower:
     n_prompt_tokens = _n_prompt_tokens(model.pretrained, prompt) if model.leaves_prompt_out else 0
-    max_tokens = _max_tokens(model)
     function = {
         "weights": weights,
         "architecture": architecture_settings(model.folder),
@@ -113,6 +122,7 @@ def _tower(model: LoadedModel, weights: str, prompt: str) -> Tower:
         pooling=model.pooling,
         normalized=model.normalized,
         prompt=prompt,
+        save=model.save,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli import bench, cluster, config, evaluate, flags, index, search, token
+from deploy.cli import bench, cluster, config, evaluate, flags, index, search, token, train
 from shoal import __version__
 from shoal.errors import ShoalError
 
@@ -31,6 +31,7 @@ _EXTRAS = {
                 "onnx", "onnxruntime", "onnxscript"),
     "shard": ("shard_server", "faiss", "pyarrow"),
     "eval": ("ir_measures", "rich"),
+    "train": ("accelerate", "sklearn"),
     "bench": ("hdrh",),
     "remote": ("fsspec", "s3fs"),
     "router": ("router", "pydantic", "yaml", "prometheus_client", "grpc_reflection"),
@@ -55,6 +56,7 @@ app.command()(cluster.reload)
 app.command()(cluster.down)
 app.command("eval")(evaluate.evaluate)
 app.command()(bench.bench)
+app.command()(train.train)
 app.add_typer(index.app, name="index")
 app.add_typer(config.app, name="config")
 app.add_typer(token.app, name="token")

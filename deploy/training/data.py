@@ -1,0 +1,62 @@
+"""From what `--data` names to pairs: a BEIR folder, DPR's JSON, or JSONL.
+
+A BEIR folder without a corpus of its own is given one after a comma: `QUESTIONS,CORPUS`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from encoder_service.training.files import read_training_file
+from encoder_service.training.pairs import PassageText, TrainingPair, pairs_of_judgments
+from shard_server.building.read import read_corpus
+from shoal.errors import CorpusError
+from shoal.evaluation.files import read_qrels, read_queries
+
+_QRELS = ("qrels.tsv", "qrels.tsv.gz", "qrels/train.tsv", "qrels/train.tsv.gz")
+_QUERIES = ("queries.jsonl", "queries.jsonl.gz")
+
+
+def read_pairs(sources: Sequence[str]) -> list[TrainingPair]:
+    """The pairs of all sources, in their order.
+
+    Raises:
+        CorpusError: a source that is missing, empty or broken, naming it.
+    """
+    pairs = [pair for source in sources for pair in _read(source)]
+    if not pairs:
+        raise CorpusError("there are no training pairs; give --data FOLDER or FILE")
+    return pairs
+
+
+def _read(source: str) -> list[TrainingPair]:
+    questions, _, corpus = source.partition(",")
+    path = Path(questions)
+    if path.is_dir():
+        return _read_beir(path, corpus or questions)
+    if corpus:
+        raise CorpusError(f"{questions}: only a BEIR folder takes a corpus after a comma")
+    if not path.exists():
+        raise CorpusError(
+            f"{path}: no such file or folder; --data takes a BEIR folder, a DPR .json or a .jsonl"
+        )
+    return read_training_file(path)
+
+
+def _read_beir(folder: Path, corpus: str) -> list[TrainingPair]:
+    queries = read_queries(_one_of(folder, _QUERIES))
+    qrels_file = _one_of(folder, _QRELS)
+    judged = [(j.query_id, j.passage_id) for j in read_qrels(qrels_file) if j.relevance > 0]
+    wanted = {passage_id for _, passage_id in judged}
+    passages = {
+        passage.id: PassageText(passage.title, passage.text)
+        for passage in read_corpus(corpus)
+        if passage.id in wanted
+    }
+    return pairs_of_judgments(queries, judged, passages, str(qrels_file))
+
+
+def _one_of(folder: Path, names: Sequence[str]) -> Path:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise CorpusError(f"{folder}: has no {names[0]} (nor {', '.join(names[1:])})")

@@ -1,0 +1,127 @@
+"""What a tower is worth: questions that it never learned from, searched in passages neither.
+
+The split is by group, so that no article is on both sides. Retrieval is exact.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from encoder_service.roles import Role
+from encoder_service.training.pairs import PassageText, TrainingPair
+from encoder_service.training.trainable import TrainableTowers
+from encoder_service.training.world import World
+from shoal.errors import ConfigError
+
+DEPTHS = (1, 5, 20)
+_ROWS = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """Questions, a corpus, and for each question the rows of its gold passages."""
+
+    questions: tuple[str, ...]
+    passages: tuple[PassageText, ...]
+    golds: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrieval:
+    """Success@k by k, the share of questions with a gold passage among the best k; and MRR."""
+
+    success: dict[int, float]
+    mrr: float
+
+
+def split(
+    pairs: Sequence[TrainingPair], *, share: float, max_questions: int, seed: int
+) -> tuple[list[TrainingPair], list[TrainingPair]]:
+    """Pairs to learn from, and pairs held out: whole groups, chosen by a hash of their names.
+
+    Pairs without a group, or alone in it, go by their passage. No passage is on both sides.
+
+    Raises:
+        ConfigError: nothing would be left on one side.
+    """
+    if not 0 < share < 1:
+        raise ConfigError(f"the held-out share is {share}; it must be between 0 and 1")
+    bound = share * 2**64
+    held = [_draw(pair.group or str(pair.positive_key), seed) < bound for pair in pairs]
+    held_pairs = [pair for pair, is_held in zip(pairs, held, strict=True) if is_held]
+    held_keys = {pair.positive_key for pair in held_pairs}
+    learned = [
+        pair
+        for pair, is_held in zip(pairs, held, strict=True)
+        if not is_held and pair.positive_key not in held_keys
+    ]
+    if not held_pairs or not learned:
+        raise ConfigError(
+            f"{len(pairs)} pairs can't be split into a part to learn from and a part to validate "
+            "with; give more data, or --validate with a set of its own"
+        )
+    if len(held_pairs) > max_questions:
+        held_pairs.sort(key=lambda pair: _draw(pair.question, seed))
+        held_pairs = held_pairs[:max_questions]
+    return learned, held_pairs
+
+
+def held_out_of(pairs: Sequence[TrainingPair], corpus: Sequence[PassageText] = ()) -> HeldOut:
+    """The retrieval task of held-out pairs: all their passages, and `corpus` beside them."""
+    passages: dict[int, PassageText] = {pair.positive_key: pair.positive for pair in pairs}
+    for pair in pairs:
+        passages |= {negative.key: negative for negative in pair.hard_negatives}
+    passages |= {passage.key: passage for passage in corpus if passage.key not in passages}
+    rows = {key: row for row, key in enumerate(passages)}
+    questions = {pair.question: pair.gold_keys for pair in pairs}
+    return HeldOut(
+        questions=tuple(questions),
+        passages=tuple(passages.values()),
+        golds=tuple(
+            tuple(rows[key] for key in sorted(keys) if key in rows) for keys in questions.values()
+        ),
+    )
+
+
+def measure(held_out: HeldOut, towers: TrainableTowers, world: World) -> Retrieval:
+    """Exact search for every held-out question; the same figures in every process."""
+    towers.evaluate()
+    questions = _encode(towers, world, Role.QUERY, held_out.questions, None)
+    passages = _encode(
+        towers,
+        world,
+        Role.PASSAGE,
+        [passage.text for passage in held_out.passages],
+        [passage.title for passage in held_out.passages],
+    )
+    ranks: list[int] = []
+    for start in range(0, len(questions), _ROWS):
+        scores = questions[start : start + _ROWS] @ passages.T
+        for row, golds in enumerate(held_out.golds[start : start + _ROWS]):
+            best = scores[row, list(golds)].max()
+            ranks.append(1 + int((scores[row] > best).sum()))
+    rank = torch.tensor(ranks, dtype=torch.float64)
+    return Retrieval(
+        success={k: float((rank <= k).double().mean()) for k in DEPTHS},
+        mrr=float((1 / rank).mean()),
+    )
+
+
+def _encode(
+    towers: TrainableTowers,
+    world: World,
+    role: Role,
+    texts: Sequence[str],
+    titles: Sequence[str] | None,
+) -> torch.Tensor:
+    parts = [World(rank=rank, size=world.size).slice_of(len(texts)) for rank in range(world.size)]
+    own = parts[world.rank]
+    vectors = towers.encode_all(role, texts[own], None if titles is None else titles[own])
+    return world.gather_rows(vectors, [part.stop - part.start for part in parts])
+
+
+def _draw(name: str, seed: int) -> int:
+    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")

@@ -1,0 +1,157 @@
+"""What counts as a negative, and what training files may hold."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deploy.training.data import read_pairs
+from encoder_service.training.files import read_training_file
+from encoder_service.training.loss import contrastive_loss, make_batch
+from encoder_service.training.pairs import PassageText, make_pair, share_golds
+from shoal.errors import CorpusError
+
+PARIS = PassageText("France", "Paris is its capital.")
+ROME = PassageText("Italy", "Rome is its capital.")
+TURIN = PassageText("Italy", "Turin was its first capital.")
+
+
+def test_a_copy_of_the_answer_is_no_negative():
+    """The same words under another id, in another case and spacing, still answer the question."""
+    copy = PassageText("france", "Paris  is its\ncapital.")
+    batch = make_batch(
+        [make_pair("capital of France?", PARIS), make_pair("what is in Paris?", copy)],
+        n_hard_negatives=0,
+    )
+    assert batch.allowed.tolist() == [[True, False], [False, True]]
+
+
+def test_other_gold_passages_and_shared_ones_are_no_negatives():
+    """A question's second gold passage, met as another's positive, must not be pushed away."""
+    pairs = [
+        make_pair("a capital of Italy?", ROME, golds=[ROME, TURIN]),
+        make_pair("which came first?", TURIN),
+        make_pair("capital of France?", PARIS, hard_negatives=[ROME, PARIS]),
+    ]
+    batch = make_batch(pairs, n_hard_negatives=2)
+    assert [p.text for p in batch.passages] == [ROME.text, TURIN.text, PARIS.text, ROME.text]
+    assert batch.allowed.tolist() == [
+        [True, False, True, False],
+        [True, True, True, True],
+        [True, True, True, True],
+    ]
+
+
+def test_questions_of_the_same_words_share_their_answers():
+    """Asked twice with different passages, both answer it."""
+    shared = share_golds(
+        [
+            make_pair("Capital of Italy?", ROME, hard_negatives=[TURIN, PARIS]),
+            make_pair("capital  of italy?", TURIN),
+        ]
+    )
+    assert shared[0].gold_keys == shared[1].gold_keys == {ROME.key, TURIN.key}
+    assert shared[0].hard_negatives == (PARIS,)
+
+
+def test_the_loss_is_the_formula():
+    """-log softmax of the positive over what is allowed, averaged; in float64 by hand."""
+    rng = np.random.default_rng(0)
+    questions, passages = rng.normal(size=(2, 8)), rng.normal(size=(4, 8))
+    pairs = [
+        make_pair("q0", ROME, golds=[TURIN]),
+        make_pair("q1", TURIN, hard_negatives=[PARIS, PassageText("", "else")]),
+    ]
+    batch = make_batch(pairs, n_hard_negatives=2)
+    judged = contrastive_loss(
+        torch.tensor(questions), torch.tensor(passages), batch, temperature=0.5
+    )
+    scores = np.exp(questions @ passages.T / 0.5)
+    expected = -np.mean(
+        [
+            np.log(scores[0, 0] / (scores[0, 0] + scores[0, 2] + scores[0, 3])),
+            np.log(scores[1, 1] / scores[1].sum()),
+        ]
+    )
+    assert float(judged.loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_dpr_json_is_read(tmp_path):
+    """All positives are gold, the first is learned, and hard negatives come along."""
+    record = {
+        "question": "capital?",
+        "answers": ["Rome"],
+        "positive_ctxs": [{"title": "Italy", "text": ROME.text}, {"title": "Italy", "text": "x"}],
+        "hard_negative_ctxs": [{"title": "France", "text": PARIS.text, "score": 3}],
+        "negative_ctxs": [],
+    }
+    path = tmp_path / "train.json.gz"
+    path.write_bytes(gzip.compress(json.dumps([record]).encode()))
+    (pair,) = read_training_file(path)
+    assert (pair.question, pair.positive, pair.hard_negatives) == ("capital?", ROME, (PARIS,))
+    assert len(pair.gold_keys) == 2
+
+
+def test_jsonl_pairs_are_read(tmp_path):
+    """Texts or objects, one negative or a list."""
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(
+        '{"query": "a", "positive": "b", "negative": "c"}\n\n'
+        '{"anchor": "a", "positive": {"title": "t", "text": "b"}, "negatives": ["c", "d"]}\n'
+    )
+    one, two = read_training_file(path)
+    assert one.positive == PassageText("", "b")
+    assert len(one.hard_negatives) == 1
+    assert two.positive == PassageText("t", "b")
+    assert len(two.hard_negatives) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.jsonl", '{"query": "a"}', "a.jsonl:1: no field 'positive'"),
+        ("a.jsonl", '{"query": " ", "positive": "b"}', "a.jsonl:1: no field 'question'"),
+        ("a.jsonl", "{", "a.jsonl:1: not JSON"),
+        ("a.jsonl", '{"query": "a", "positive": {"text": 1}}', "a.jsonl:1: no field 'text'"),
+        ("a.json", '{"question": "a"}', "list of objects"),
+        ("a.json", '[{"question": "a"}]', r"a.json\[0\]: no positive_ctxs"),
+        ("a.csv", "a,b", "a BEIR folder, a DPR .json or a .jsonl"),
+    ],
+)
+def test_a_broken_record_is_named(tmp_path, name, content, told):
+    """One line says where and what; nothing is left out silently."""
+    (tmp_path / name).write_text(content)
+    with pytest.raises(CorpusError, match=told):
+        read_training_file(tmp_path / name)
+
+
+def write_beir(folder: Path, *, corpus: bool = True) -> Path:
+    folder.mkdir()
+    if corpus:
+        (folder / "corpus.jsonl").write_text(
+            '{"_id": "p1", "title": "Italy", "text": "Rome is its capital."}\n'
+            '{"_id": "p2", "title": "France", "text": "Paris is its capital."}\n'
+        )
+    (folder / "queries.jsonl").write_text('{"_id": "q1", "text": "capital of Italy?"}\n')
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq1\tp1\t1\nq1\tp2\t0\n")
+    return folder
+
+
+def test_a_beir_folder_is_read_with_its_own_corpus_or_another(tmp_path):
+    """Judged not relevant is no pair; a corpus apart is named after a comma."""
+    whole = write_beir(tmp_path / "whole")
+    apart = write_beir(tmp_path / "apart", corpus=False)
+    (pair,) = read_pairs([str(whole)])
+    assert (pair.question, pair.positive, pair.group) == ("capital of Italy?", ROME, "Italy")
+    assert read_pairs([f"{apart},{whole}"]) == [pair]
+
+
+def test_a_judged_passage_must_be_in_the_corpus(tmp_path):
+    """It would have been a question without an answer."""
+    folder = write_beir(tmp_path / "set")
+    (folder / "qrels.tsv").write_text("q1\tp9\t1\n")
+    with pytest.raises(CorpusError, match="passage 'p9' is judged"):
+        read_pairs([str(folder)])

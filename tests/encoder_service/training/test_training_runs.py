@@ -1,0 +1,241 @@
+"""Whole runs: that they learn, resume, stop, refuse, and leave models that serve."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from encoder_service.model import load_encoder
+from encoder_service.roles import Role
+from encoder_service.training.loop import CHECKPOINTS
+from encoder_service.training.pairs import PassageText, make_pair
+from encoder_service.training.run import TrainingPlan, train
+from encoder_service.training.settings import TrainingSettings, learning_rate_at
+from encoder_service.training.validation import split
+from shoal.errors import ConfigError
+
+QUICK = TrainingSettings(
+    n_steps=6, batch_size=8, chunk_size=4, learning_rate=1e-3, validate_every=3,
+    checkpoint_every=2, grouping="random",
+)  # fmt: skip
+
+
+class Killed(Exception):
+    pass
+
+
+def ignore(_told):
+    pass
+
+
+def plan_of(model, out, pairs, settings=QUICK, **changes):
+    return TrainingPlan(
+        model=str(model), out=out, pairs=pairs, data=["letters"], device="cpu",
+        held_out_share=0.2, settings=settings, **changes,
+    )  # fmt: skip
+
+
+def weights_of(folder: Path) -> dict[str, np.ndarray]:
+    return {
+        str(path.relative_to(folder)): tensors
+        for path in sorted(folder.rglob("*.safetensors"))
+        if CHECKPOINTS not in path.parts
+        for tensors in [load_file(path)]
+    }
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = weights_of(one), weights_of(other)
+    assert first
+    assert first.keys() == second.keys()
+    for name, tensors in first.items():
+        for key, tensor in tensors.items():
+            assert np.array_equal(tensor, second[name][key]), (name, key)
+
+
+def test_from_random_weights_it_learns_to_read(bert_like, language, tmp_path):
+    """Far above chance on questions and passages that it never saw: 1 in 100 would be luck."""
+    settings = TrainingSettings(
+        n_steps=500, batch_size=32, chunk_size=32, learning_rate=3e-3, validate_every=125,
+        checkpoint_every=1000, grouping="random", temperature=0.1,
+    )  # fmt: skip
+    validation = language(100, seed=99)
+    plan = plan_of(bert_like, tmp_path / "out", language(2000), settings, validation=validation)
+    outcome = train(plan, ignore, ignore)
+    assert outcome.history.validations[0]["Success@1"] < 0.2
+    assert outcome.history.best["Success@1"] > 0.5
+
+    encoder = load_encoder(outcome.model)
+    questions = encoder.encode([pair.question for pair in validation], Role.QUERY)
+    passages = encoder.encode(
+        [pair.positive.text for pair in validation], Role.PASSAGE,
+        [pair.positive.title for pair in validation],
+    )  # fmt: skip
+    first = (questions @ passages.T).argmax(axis=1) == np.arange(len(validation))
+    served = float(first.mean())
+    assert served == pytest.approx(outcome.history.best["Success@1"], abs=0.03)
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_a_run_that_was_killed_ends_with_the_same_weights(bert_like, language, tmp_path, step):
+    """Whatever step it dies after, with dropout on: the bits of one that nobody stopped."""
+    pairs = language(60)
+    train(plan_of(bert_like, tmp_path / "whole", pairs), ignore, ignore)
+
+    def die(report):
+        if report.step == step:
+            raise Killed
+
+    killed = plan_of(bert_like, tmp_path / "killed", pairs)
+    with pytest.raises(Killed):
+        train(killed, die, ignore)
+    outcome = train(killed, ignore, ignore)
+    assert len(outcome.history.losses) == QUICK.n_steps
+    assert_same_weights(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_two_towers_are_trained_apart(bert_like, language, tmp_path):
+    """One start, two networks: both learn, and each has a folder that serves its side."""
+    settings = replace(QUICK, n_steps=60, batch_size=16, learning_rate=3e-3, temperature=0.1,
+                       validate_every=20)  # fmt: skip
+    plan = plan_of(bert_like, tmp_path / "out", language(200), settings, shared=False)
+    outcome = train(plan, ignore, ignore)
+    assert outcome.history.best["step"] > 0
+    assert outcome.model == f"{tmp_path / 'out' / 'question'},{tmp_path / 'out' / 'passage'}"
+    encoder = load_encoder(outcome.model)
+    question, passage = (encoder.encode(["a b c"], role)[0] for role in (Role.QUERY, Role.PASSAGE))
+    assert not np.allclose(question, passage)
+    card = (tmp_path / "out" / "question" / "README.md").read_text()
+    assert "A dense encoder for questions" in card
+    assert "- learning_rate: 0.003" in card
+
+
+def test_a_run_without_negatives_is_refused(bert_like, tmp_path):
+    """Every question answered by the one passage: the loss would be 0 for ever, silently."""
+    passage = PassageText("", "A B C")
+    pairs = [make_pair(f"a {n}", passage) for n in range(40)]
+    validation = [make_pair("a b", PassageText("", "A B"))]
+    plan = plan_of(bert_like, tmp_path / "out", pairs, validation=validation)
+    with pytest.raises(ConfigError, match="no negatives"):
+        train(plan, ignore, ignore)
+
+
+def test_negatives_that_are_too_easy_are_refused(model_maker, tmp_path):
+    """A loss of nearly 0 before the first step teaches nothing; the message says what would."""
+    normalizing = model_maker["sentence"](tmp_path / "start")
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice(list("abcdefghij"), 12)) for _ in range(60)]
+    pairs = [make_pair(word, PassageText("", word)) for word in words]
+    sharp = replace(QUICK, temperature=1e-4)
+    with pytest.raises(ConfigError, match="too easy"):
+        train(plan_of(normalizing, tmp_path / "out", pairs, sharp), ignore, ignore)
+
+
+def test_it_stops_when_nothing_gets_better(bert_like, language, tmp_path):
+    """Patience counts validations; the weights are the best ones', not the last."""
+    wild = replace(QUICK, n_steps=40, learning_rate=3.0, validate_every=1, patience=3)
+    outcome = train(plan_of(bert_like, tmp_path / "out", language(60), wild), ignore, ignore)
+    done = len(outcome.history.losses)
+    assert done < 40
+    assert done - outcome.history.best["step"] == 3
+
+
+def test_another_training_is_not_taken_for_this_one(bert_like, language, tmp_path):
+    """Other settings or data in the same folder are refused, finished or not."""
+    pairs, out = language(60), tmp_path / "out"
+
+    def die(_report):
+        raise Killed
+
+    with pytest.raises(Killed):
+        train(plan_of(bert_like, out, pairs, replace(QUICK, checkpoint_every=1)), ignore, die)
+    assert not (out / "training.json").exists()
+    train(plan_of(bert_like, out, pairs), ignore, ignore)
+    with pytest.raises(ConfigError, match="another training"):
+        train(plan_of(bert_like, out, pairs, replace(QUICK, seed=1)), ignore, ignore)
+    with pytest.raises(ConfigError, match="another training"):
+        train(plan_of(bert_like, out, language(60, seed=1)), ignore, ignore)
+
+
+def test_the_split_shares_no_article_and_no_passage(language):
+    """Else the validation would measure memory."""
+    pairs = language(200)
+    learned, held = split(pairs, share=0.3, max_questions=1000, seed=0)
+    assert learned
+    assert held
+    assert not {p.group for p in learned} & {p.group for p in held}
+    assert not {p.positive_key for p in learned} & {p.positive_key for p in held}
+
+
+def test_the_learning_rate_rises_and_falls():
+    """Linear warm-up to the rate, then linear to zero after the last step."""
+    settings = TrainingSettings(n_steps=100, warmup=0.1, learning_rate=1.0)
+    rates = [learning_rate_at(step, settings) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == rates[10] == 1.0
+    assert rates[99] == pytest.approx(1 / 90)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"warmup": 1.0}, "warmup is 1.0"),
+        ({"temperature": -1.0}, "temperature is -1.0"),
+    ],
+)
+def test_settings_out_of_range_are_named(changes, told):
+    """Before anything is loaded."""
+    with pytest.raises(ConfigError, match=told):
+        replace(QUICK, **changes).check()
+
+
+@pytest.mark.timeout(300)
+def test_the_command_is_killed_and_goes_on(bert_like, language, tmp_path):
+    """SIGKILL in the middle; the same command ends with the bits of an uninterrupted one."""
+    data = tmp_path / "pairs.jsonl"
+    data.write_text(
+        "\n".join(
+            json.dumps({"query": p.question, "positive": {"title": p.positive.title,
+                                                          "text": p.positive.text}})
+            for p in language(60)
+        )
+    )  # fmt: skip
+
+    def command(out):
+        return [
+            sys.executable, "-m", "deploy.cli.main", "train", "--data", str(data), "--out",
+            str(out), "--model", str(bert_like), "--steps", "40", "--batch-size", "8",
+            "--checkpoint-every", "1", "--validate-every", "20", "--held-out", "0.2", "--device",
+            "cpu", "--batches", "topic", "--json", "--png", str(tmp_path / "curve.png"),
+        ]  # fmt: skip
+
+    whole = subprocess.run(command(tmp_path / "whole"), capture_output=True, text=True, timeout=100)
+    assert whole.returncode == 0, whole.stderr
+    assert json.loads(whole.stdout)["best"].keys() >= {"Success@1", "MRR"}
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+    with subprocess.Popen(
+        command(tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        deadline = time.monotonic() + 60
+        checkpoints = tmp_path / "killed" / CHECKPOINTS
+        while not list(checkpoints.glob("step-*")):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            os.sched_yield()
+        process.send_signal(signal.SIGKILL)
+    again = subprocess.run(
+        command(tmp_path / "killed"), capture_output=True, text=True, timeout=100
+    )
+    assert again.returncode == 0, again.stderr
+    assert_same_weights(tmp_path / "whole", tmp_path / "killed")
