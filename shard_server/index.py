@@ -126,7 +126,7 @@ class ShardIndex:
         """The best hits of each query.
 
         Args:
-            query_vectors: float32 (n_queries, dim), C-contiguous, checked by `limits`.
+            query_vectors: float32 (n_queries, dim), checked by `limits`.
             parameters: how to search, checked by `limits`.
             is_wanted: asked between batches; the work ends when it says no.
 
@@ -138,6 +138,7 @@ class ShardIndex:
         """
         self._backend.enter()
         assert query_vectors.shape[1] == self.manifest.dim  # faiss would read beyond their end
+        query_vectors = np.ascontiguousarray(query_vectors)  # faiss is given the memory itself
         n_queries = len(query_vectors)
         if n_queries == 1 or n_queries <= (step := self._queries_a_call(parameters)):
             return self._search_batch(query_vectors, parameters)
