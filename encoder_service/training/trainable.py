@@ -138,4 +138,4 @@ def load_trainable(
 def _forget_activations(network: nn.Module) -> None:
     """Has the transformer compute its activations again on the way back instead of keeping them."""
     transformer = next(m for m in network.modules() if isinstance(m, PreTrainedModel))
-    transformer.activation_checkpointing_enable()  # type: ignore[no-untyped-call]
+    transformer.activation_checkpointing_enable()
