@@ -1,7 +1,7 @@
 # Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-faults test-soak check stubs bench bench-quality bench-index \
-	bench-building bench-overload gpu-check clean
+	bench-building bench-overload bench-against gpu-check clean
 SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -67,6 +67,9 @@ bench-overload: $(READY) ## goodput, waits and refusals at one to three times th
 
 bench-index: $(READY) ## every recipe: bytes, recall, time; what a shard adds to faiss (docs/index.md)
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m bench.index $(BENCH)
+
+bench-against: $(READY) ## this checkout beside another one (OTHER=PATH), in interleaved pairs
+	$(BIN)/python -m bench.against $(OTHER) $(BENCH)
 
 gpu-check: $(READY) ## what needs a GPU: its tests, then queries a second beside the CPU's
 	$(BIN)/python -m pytest -m gpu -rs tests
