@@ -1,6 +1,5 @@
 """`shoal train`: a dual encoder from pairs of question and passage."""
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -8,7 +7,6 @@ import typer
 
 from deploy.cli import flags
 from deploy.cli.output import note, write, write_json, write_table
-from shoal.errors import ConfigError
 
 if TYPE_CHECKING:
     from encoder_service.training.loop import StepReport
@@ -74,7 +72,9 @@ def train(
     checkpoint_every: Annotated[int, typer.Option("--checkpoint-every", help="Steps.")] = 50,
     gradient_checkpointing: Annotated[bool, typer.Option("--gradient-checkpointing")] = False,
     seed: Annotated[int, typer.Option("--seed")] = 0,
-    device: Annotated[str, typer.Option("--device", help="auto or cpu.")] = "auto",
+    device: Annotated[
+        Literal["auto", "cpu"], typer.Option("--device", help="auto takes a GPU if there is one.")
+    ] = "auto",
     restart: Annotated[
         bool, typer.Option("--restart", help="Throw away what --out holds of a training.")
     ] = False,
@@ -113,8 +113,6 @@ def train(
         gradient_checkpointing=gradient_checkpointing,
     )
     settings.check()
-    if restart:
-        _throw_away(out)
     plan = TrainingPlan(
         model=model,
         out=out,
@@ -124,6 +122,7 @@ def train(
         held_out_share=held_out,
         shared=towers == "shared",
         device=device,
+        restart=restart,
         settings=settings,
     )
     outcome = run(plan, _tell, _tell_validation)
@@ -132,19 +131,6 @@ def train(
     if png is not None:
         draw_training(png, outcome.history.losses, outcome.history.validations, f"{out.name}")
     _write(outcome, as_json=as_json)
-
-
-def _throw_away(out: Path) -> None:
-    """Removes a training's own files; refuses a folder that holds anything else."""
-    from encoder_service.training.loop import CHECKPOINTS
-    from encoder_service.training.run import REPORT
-
-    ours = {CHECKPOINTS, REPORT, "model", "question", "passage"}
-    strange = sorted(p.name for p in out.iterdir() if p.name not in ours) if out.exists() else []
-    if strange:
-        raise ConfigError(f"{out} holds {strange[0]}, which no training wrote; nothing was removed")
-    if out.exists():
-        shutil.rmtree(out)
 
 
 def _tell(report: "StepReport") -> None:

@@ -60,7 +60,8 @@ def _in_blocks(
     blocks: list[Rows] = []
     for members in np.split(order, starts[1:]):
         blocks += [members[i : i + block_size] for i in range(0, len(members), block_size)]
-    # whole blocks first: they stay in one batch; the remainders of all groups fill up the end
+    # whole blocks first, so that those that divide a batch stay in one; the remainders of all
+    # groups fill up the end
     whole = [block for block in blocks if len(block) == block_size]
     parts = [block for block in blocks if len(block) < block_size]
     shuffled = [*_shuffled(whole, rng), *_shuffled(parts, rng)]

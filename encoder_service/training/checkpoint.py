@@ -5,7 +5,9 @@ its name when both are on the disk, and the one before goes then. What isn't in 
 the settings, the data and the step.
 """
 
+import errno
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -44,8 +47,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        tensors = {name: each.contiguous() for name, each in checkpoint.tensors.items()}
-        save_file(tensors, partial / "tensors.safetensors")
+        _save_tensors(checkpoint.tensors, partial / "tensors.safetensors")
         record = {"identity": checkpoint.identity, "state": checkpoint.state}
         write_durably(partial / "state.json", json.dumps(record).encode())
         partial.rename(final)
@@ -53,6 +55,15 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         for path in folder.iterdir():
             if path != final and (_NAME.fullmatch(path.name) or path.name.endswith(".partial")):
                 shutil.rmtree(path)
+
+
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        save_file({name: each.contiguous() for name, each in tensors.items()}, path)
+    except SafetensorError as failure:  # its own words for a full disk
+        raise OSError(errno.EIO, str(failure), str(path)) from failure
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def read_checkpoint(folder: Path, identity: str) -> Checkpoint | None:
@@ -75,5 +86,10 @@ def read_checkpoint(folder: Path, identity: str) -> Checkpoint | None:
             f"{folder.parent} holds a training begun with other settings or data; choose another "
             "--out, or --restart to throw it away"
         )
-    tensors = load_file(found[step] / "tensors.safetensors")
+    try:
+        tensors = load_file(found[step] / "tensors.safetensors")
+    except SafetensorError as failure:
+        raise ConfigError(
+            f"the checkpoint {found[step]} is damaged ({failure}); --restart begins anew"
+        ) from failure
     return Checkpoint(step=step, identity=identity, tensors=tensors, state=record["state"])

@@ -4,6 +4,7 @@ A run is a function of its settings, its data and its start: killed and run agai
 weights of one that nobody stopped (on the same machine; GPUs may differ in the last bits).
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -107,8 +108,8 @@ class Training:
         """Trains to the end, from the checkpoint where there is one; the towers hold the best.
 
         Raises:
-            ConfigError: there is nothing to learn from these pairs, or the checkpoint is of
-                another training.
+            ConfigError: there is nothing to learn from these pairs, the training diverged, or the
+                checkpoint is of another training.
             StorageError: a checkpoint can't be written.
         """
         step = self._resume()
@@ -119,7 +120,8 @@ class Training:
         while step < self._settings.n_steps and not self._exhausted():
             self._learn(step)
             step += 1
-            tell(self._report(step, (time.monotonic() - begun_s) / (step - first)))
+            if self._world.leads:
+                tell(self._report(step, (time.monotonic() - begun_s) / (step - first)))
             ends = step == self._settings.n_steps
             if step % self._settings.validate_every == 0 or ends:
                 self._validate(step, tell_validation)
@@ -146,7 +148,12 @@ class Training:
         )
         parameters = list(self._parameters.values())
         self._world.sum_gradients(parameters)
-        torch.nn.utils.clip_grad_norm_(parameters, self._settings.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self._settings.clip_norm)
+        if not (math.isfinite(made.loss) and torch.isfinite(norm)):
+            raise ConfigError(
+                f"step {step + 1} has a loss of {made.loss} and a gradient of {float(norm)}: the "
+                "training diverged; lower the learning rate or raise the temperature"
+            )
         self._optimizer.step()
         self.history.losses.append(made.loss)
         self.history.accuracies.append(made.accuracy)
@@ -212,7 +219,8 @@ class Training:
         self.history.validations.append(figures)
         if self.history.best["step"] == step:
             self._best = {name: p.detach().clone() for name, p in self._parameters.items()}
-        tell(figures)
+        if self._world.leads:
+            tell(figures)
 
     def _exhausted(self) -> bool:
         validations = self.history.validations

@@ -7,6 +7,7 @@ with settings and figures.
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from encoder_service.source import find_model, read_json
 from encoder_service.training import card
 from encoder_service.training.grouping import by_title, by_topic, joined, needs_topics
 from encoder_service.training.loop import CHECKPOINTS, History, Tell, TellValidation, Training
-from encoder_service.training.pairs import TrainingPair, share_golds, text_key
+from encoder_service.training.pairs import TrainingPair, share_golds
 from encoder_service.training.settings import TrainingSettings
 from encoder_service.training.trainable import TrainableTowers, load_trainable
 from encoder_service.training.validation import held_out_of, split
@@ -30,11 +31,16 @@ from shoal.errors import ConfigError
 from shoal.formats.files import guard_storage, write_durably
 
 REPORT = "training.json"
+_OURS = {CHECKPOINTS, REPORT, "model", "question", "passage"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingPlan:
-    """What to train from what. `validation` None holds back a share of the pairs, by group."""
+    """What to train from what.
+
+    `validation` None holds back a share of the pairs, by group; `restart` throws away what `out`
+    holds of a training.
+    """
 
     model: str
     out: Path
@@ -45,6 +51,7 @@ class TrainingPlan:
     max_validation_questions: int = 1_000
     shared: bool = True
     device: str = "auto"
+    restart: bool = False
     settings: TrainingSettings
 
 
@@ -71,17 +78,18 @@ def train(
     """
     plan.settings.check()
     world = join_world(plan.device)
-    identity = _identity(plan)
-    _refuse_foreign(plan.out, identity)
-    pairs, validation = share_golds(plan.pairs), plan.validation
-    if validation is None:
-        pairs, validation = split(
-            pairs,
-            share=plan.held_out_share,
-            max_questions=plan.max_validation_questions,
-            seed=plan.settings.seed,
+    if plan.settings.batch_size < world.size:
+        raise ConfigError(
+            f"a batch of {plan.settings.batch_size} pairs can't be shared by {world.size} processes"
         )
-    held_out = held_out_of(validation)
+    identity = _identity(plan)
+    if plan.restart and world.leads:
+        throw_away(plan.out)
+    world.wait()
+    _refuse_foreign(plan.out, identity)
+    world.wait()  # before anybody writes there
+    pairs, held_pairs = _parts(plan)
+    held_out = held_out_of(held_pairs)
     torch.manual_seed(plan.settings.seed)  # a plain model's missing weights are drawn at random
     towers = load_trainable(
         find_model(plan.model),
@@ -93,7 +101,7 @@ def train(
     training = Training(
         towers,
         pairs,
-        _groups(pairs, towers, plan.settings),
+        world.as_led(_groups(pairs, towers, plan.settings)),
         held_out,
         plan.settings,
         world=world,
@@ -118,6 +126,34 @@ def train(
         for name, folder in folders.items():
             write_durably(folder / "README.md", card.describe(name, about).encode())
     return outcome
+
+
+def throw_away(out: Path) -> None:
+    """Removes a training's own files.
+
+    Raises:
+        ConfigError: the folder holds anything else; nothing was removed then.
+        StorageError: it isn't ours to remove.
+    """
+    if not out.exists():
+        return
+    strange = sorted(path.name for path in out.iterdir() if path.name not in _OURS)
+    if strange:
+        raise ConfigError(f"{out} holds {strange[0]}, which no training wrote; nothing was removed")
+    with guard_storage(out):
+        shutil.rmtree(out)
+
+
+def _parts(plan: TrainingPlan) -> tuple[Sequence[TrainingPair], Sequence[TrainingPair]]:
+    """What is learned from, and what is validated with."""
+    if plan.validation is not None:
+        return share_golds(plan.pairs), share_golds(plan.validation)
+    return split(
+        share_golds(plan.pairs),
+        share=plan.held_out_share,
+        max_questions=plan.max_validation_questions,
+        seed=plan.settings.seed,
+    )
 
 
 def _groups(
@@ -147,8 +183,9 @@ def _identity(plan: TrainingPlan) -> str:
     }
     digest.update(json.dumps(about, sort_keys=True).encode())
     for pair in [*plan.pairs, *(plan.validation or ())]:
-        keys = (pair.positive_key, *sorted(pair.gold_keys), *(n.key for n in pair.hard_negatives))
-        digest.update(f"{text_key(pair.question)}:{keys};".encode())
+        passages = [(p.title, p.text) for p in (pair.positive, *pair.hard_negatives)]
+        words = (pair.question, passages, sorted(pair.gold_keys), pair.group)
+        digest.update(json.dumps(words).encode())
     return digest.hexdigest()
 
 
@@ -160,7 +197,12 @@ def _refuse_foreign(out: Path, identity: str) -> None:
                 f"{out} holds another training's models; choose another --out, or --restart to "
                 "throw them away"
             )
-    elif out.exists() and any(path.name != CHECKPOINTS for path in out.iterdir()):
+    elif (
+        out.exists()
+        and any(out.iterdir())
+        # models without a report: killed while they were written, after the last checkpoint
+        and not ((out / CHECKPOINTS).is_dir() and {path.name for path in out.iterdir()} <= _OURS)
+    ):
         raise ConfigError(f"{out} is not empty and holds no training; choose another --out")
 
 

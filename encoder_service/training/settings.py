@@ -41,7 +41,7 @@ class TrainingSettings:
         """Raises ConfigError for a setting out of its range, naming it."""
         least = {
             "n_steps": 1, "batch_size": 1, "chunk_size": 1, "block_size": 1, "n_hard_negatives": 0,
-            "validate_every": 1, "patience": 1, "checkpoint_every": 1,
+            "seed": 0, "validate_every": 1, "patience": 1, "checkpoint_every": 1,
         }  # fmt: skip
         values = asdict(self)
         for name, minimum in least.items():

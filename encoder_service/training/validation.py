@@ -5,12 +5,12 @@ The split is by group, so that no article is on both sides. Retrieval is exact.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from encoder_service.roles import Role
-from encoder_service.training.pairs import PassageText, TrainingPair
+from encoder_service.training.pairs import PassageText, TrainingPair, text_key
 from encoder_service.training.trainable import TrainableTowers
 from encoder_service.training.world import World
 from shoal.errors import ConfigError
@@ -41,7 +41,9 @@ def split(
 ) -> tuple[list[TrainingPair], list[TrainingPair]]:
     """Pairs to learn from, and pairs held out: whole groups, chosen by a hash of their names.
 
-    Pairs without a group, or alone in it, go by their passage. No passage is on both sides.
+    Pairs without a group go by their passage. No question is on both sides, and no gold passage of
+    a question that is held out is learned from, be it as a hard negative. At most `max_questions`
+    pairs are held out; the others of their groups are left out of both.
 
     Raises:
         ConfigError: nothing would be left on one side.
@@ -51,11 +53,17 @@ def split(
     bound = share * 2**64
     held = [_draw(pair.group or str(pair.positive_key), seed) < bound for pair in pairs]
     held_pairs = [pair for pair, is_held in zip(pairs, held, strict=True) if is_held]
-    held_keys = {pair.positive_key for pair in held_pairs}
+    held_golds = frozenset[int]().union(*(pair.gold_keys for pair in held_pairs))
+    held_questions = {text_key(pair.question) for pair in held_pairs}
     learned = [
-        pair
+        replace(
+            pair,
+            hard_negatives=tuple(p for p in pair.hard_negatives if p.key not in held_golds),
+        )
         for pair, is_held in zip(pairs, held, strict=True)
-        if not is_held and pair.positive_key not in held_keys
+        if not is_held
+        and pair.positive_key not in held_golds
+        and text_key(pair.question) not in held_questions
     ]
     if not held_pairs or not learned:
         raise ConfigError(
@@ -100,13 +108,23 @@ def measure(held_out: HeldOut, towers: TrainableTowers, world: World) -> Retriev
     for start in range(0, len(questions), _ROWS):
         scores = questions[start : start + _ROWS] @ passages.T
         for row, golds in enumerate(held_out.golds[start : start + _ROWS]):
-            best = scores[row, list(golds)].max()
-            ranks.append(1 + int((scores[row] > best).sum()))
+            ranks.append(rank_of_best(scores[row], golds))
     rank = torch.tensor(ranks, dtype=torch.float64)
     return Retrieval(
         success={k: float((rank <= k).double().mean()) for k in DEPTHS},
         mrr=float((1 / rank).mean()),
     )
+
+
+def rank_of_best(scores: torch.Tensor, golds: Sequence[int]) -> int:
+    """The rank of the best of `golds` among (n,) scores: after all others that score as high.
+
+    So vectors that have collapsed into one find nothing, and NaN finds nothing.
+    """
+    best = scores[list(golds)].max()
+    not_below = ~(scores < best)
+    not_below[list(golds)] = False
+    return 1 + int(not_below.sum())
 
 
 def _encode(

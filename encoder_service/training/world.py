@@ -8,6 +8,8 @@ each other.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
@@ -54,6 +56,14 @@ class World:
             if parameter.grad is None:  # every process must take part, whatever it computed
                 parameter.grad = torch.zeros_like(parameter)
             dist.all_reduce(parameter.grad)
+
+    def as_led(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The leading process's (n,) numbers: floats may differ by process, plans may not."""
+        if self.size == 1:
+            return numbers
+        told = torch.from_numpy(numbers).to(self.device)
+        dist.broadcast(told, src=0)
+        return told.cpu().numpy()
 
     def wait(self) -> None:
         """Until every process is here."""

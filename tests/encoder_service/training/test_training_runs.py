@@ -11,15 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from encoder_service.model import load_encoder
 from encoder_service.roles import Role
+from encoder_service.training import card, loop
 from encoder_service.training.loop import CHECKPOINTS
 from encoder_service.training.pairs import PassageText, make_pair
 from encoder_service.training.run import TrainingPlan, train
 from encoder_service.training.settings import TrainingSettings, learning_rate_at
-from encoder_service.training.validation import split
+from encoder_service.training.validation import rank_of_best, split
 from shoal.errors import ConfigError
 
 QUICK = TrainingSettings(
@@ -97,7 +99,11 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(bert_like, language, t
     killed = plan_of(bert_like, tmp_path / "killed", pairs)
     with pytest.raises(Killed):
         train(killed, die, ignore)
-    outcome = train(killed, ignore, ignore)
+    steps = []
+    outcome = train(killed, lambda report: steps.append(report.step), ignore)
+    # the step it died after told of itself before it could be kept
+    kept = (step - 1) // QUICK.checkpoint_every * QUICK.checkpoint_every
+    assert steps[0] == kept + 1
     assert len(outcome.history.losses) == QUICK.n_steps
     assert_same_weights(tmp_path / "whole", tmp_path / "killed")
 
@@ -141,11 +147,63 @@ def test_negatives_that_are_too_easy_are_refused(model_maker, tmp_path):
 
 def test_it_stops_when_nothing_gets_better(bert_like, language, tmp_path):
     """Patience counts validations; the weights are the best ones', not the last."""
-    wild = replace(QUICK, n_steps=40, learning_rate=3.0, validate_every=1, patience=3)
-    outcome = train(plan_of(bert_like, tmp_path / "out", language(60), wild), ignore, ignore)
-    done = len(outcome.history.losses)
-    assert done < 40
-    assert done - outcome.history.best["step"] == 3
+    idle = replace(QUICK, n_steps=40, learning_rate=1e-12, validate_every=1, patience=3)
+    outcome = train(plan_of(bert_like, tmp_path / "out", language(60), idle), ignore, ignore)
+    assert outcome.history.best["step"] == 0
+    assert len(outcome.history.losses) == 3
+
+
+def test_a_training_that_diverges_says_so(bert_like, language, tmp_path, monkeypatch):
+    """Weights that are no numbers must never be written, nor pass for the best."""
+    monkeypatch.setattr(loop, "learning_rate_at", lambda _step, _settings: float("inf"))
+    with pytest.raises(ConfigError, match="diverged"):
+        train(plan_of(bert_like, tmp_path / "out", language(60)), ignore, ignore)
+    assert not (tmp_path / "out" / "model").exists()
+
+
+def test_vectors_that_are_all_alike_or_no_numbers_find_nothing():
+    """A tie is no hit: the rank is the last one that the gold passage may have."""
+    assert rank_of_best(torch.tensor([0.5, 0.5, 0.5]), [1]) == 3
+    assert rank_of_best(torch.full((3,), float("nan")), [1]) == 3
+    assert rank_of_best(torch.tensor([0.1, 0.9, 0.9, 0.2]), [1, 2]) == 1
+
+
+def test_killed_while_the_models_are_written_it_goes_on(
+    bert_like, language, tmp_path, monkeypatch
+):
+    """The last checkpoint is there; half a model beside it is no reason to lose it."""
+    plan = plan_of(bert_like, tmp_path / "out", language(60))
+    with monkeypatch.context() as patch:
+        patch.setattr(card, "describe", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(plan, ignore, ignore)
+    (tmp_path / "out" / "training.json").unlink()
+    steps = []
+    outcome = train(plan, lambda report: steps.append(report.step), ignore)
+    assert not steps
+    assert (outcome.folders["model"] / "README.md").is_file()
+
+
+def test_restart_throws_away_a_training_and_nothing_else(bert_like, language, tmp_path):
+    """Another training takes the folder; somebody's file in it is kept, and said to be there."""
+    out = tmp_path / "out"
+    train(plan_of(bert_like, out, language(60)), ignore, ignore)
+    other = plan_of(bert_like, out, language(60, seed=1), restart=True)
+    assert train(other, ignore, ignore) is not None
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"notes\.txt"):
+        train(other, ignore, ignore)
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_a_damaged_checkpoint_is_told(bert_like, language, tmp_path):
+    """A traceback of another library would not say what to do."""
+    plan = plan_of(bert_like, tmp_path / "out", language(60))
+    train(plan, ignore, ignore)
+    (tensors,) = (tmp_path / "out" / CHECKPOINTS).glob("step-*/tensors.safetensors")
+    os.truncate(tensors, 100)
+    with pytest.raises(ConfigError, match="damaged"):
+        train(plan, ignore, ignore)
 
 
 def test_another_training_is_not_taken_for_this_one(bert_like, language, tmp_path):
@@ -173,6 +231,22 @@ def test_the_split_shares_no_article_and_no_passage(language):
     assert held
     assert not {p.group for p in learned} & {p.group for p in held}
     assert not {p.positive_key for p in learned} & {p.positive_key for p in held}
+
+
+def test_a_question_with_passages_in_two_articles_is_on_one_side():
+    """Held out with one of them, it must not be learned from with the other."""
+    passages = [PassageText(f"t{n}", f"text {n}") for n in range(40)]
+    pairs = []
+    for n in range(0, 40, 2):
+        golds = passages[n : n + 2]
+        easy = passages[(n + 7) % 40]
+        pairs += [make_pair(f"q{n}", p, golds=golds, hard_negatives=[easy]) for p in golds]
+    learned, held = split(pairs, share=0.3, max_questions=1000, seed=0)
+    assert learned
+    assert not {p.question for p in learned} & {p.question for p in held}
+    golds = {key for pair in held for key in pair.gold_keys}
+    assert not golds & {p.positive_key for p in learned}
+    assert not golds & {n.key for p in learned for n in p.hard_negatives}
 
 
 def test_the_learning_rate_rises_and_falls():
