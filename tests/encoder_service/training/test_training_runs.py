@@ -168,9 +168,7 @@ def test_vectors_that_are_all_alike_or_no_numbers_find_nothing():
     assert rank_of_best(torch.tensor([0.1, 0.9, 0.9, 0.2]), [1, 2]) == 1
 
 
-def test_killed_while_the_models_are_written_it_goes_on(
-    bert_like, language, tmp_path, monkeypatch
-):
+def test_killed_while_the_models_are_written_it_goes_on(bert_like, language, tmp_path, monkeypatch):
     """The last checkpoint is there; half a model beside it is no reason to lose it."""
     plan = plan_of(bert_like, tmp_path / "out", language(60))
     with monkeypatch.context() as patch:
