@@ -38,7 +38,7 @@ def add(
     as_json: flags.Json = False,
 ) -> None:
     """Make a new version of an index with more passages; nothing is encoded again."""
-    from deploy.cli.index import absolute_model
+    from deploy.cli.sources import absolute_model
     from encoder_service.bulk import PassageEncoder
     from encoder_service.model import load_encoder
     from shard_server.building.add import add_passages

@@ -11,7 +11,7 @@ from deploy.cli import add, checking, flags, history, remote
 from deploy.cli.calibrate import calibrate
 from deploy.cli.output import counted, progress, write, write_json
 from deploy.cli.plan import plan
-from deploy.cli.sources import open_source
+from deploy.cli.sources import absolute_model, open_source
 from deploy.cli.unfinished import telling_what_is_kept
 from shoal.errors import ConfigError, IndexFormatError
 
@@ -153,9 +153,3 @@ def default_name(index_dir: Path) -> str:
     if not made:
         raise IndexFormatError(f"{index_dir} makes no index name; give one with --name")
     return made
-
-
-def absolute_model(model: str) -> str:
-    """The model as the index remembers it: folders by full path, so that `up` works anywhere."""
-    parts = model.split(",")
-    return ",".join(str(Path(part).resolve()) if Path(part).is_dir() else part for part in parts)

@@ -106,3 +106,9 @@ def _read(corpus: Sequence[str]) -> "Iterable[Passage]":
     from shard_server.building.read import read_corpus
 
     return itertools.chain.from_iterable(read_corpus(source) for source in corpus)
+
+
+def absolute_model(model: str) -> str:
+    """The model as the index remembers it: folders by full path, so that `up` works anywhere."""
+    parts = model.split(",")
+    return ",".join(str(Path(part).resolve()) if Path(part).is_dir() else part for part in parts)
