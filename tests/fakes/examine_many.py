@@ -2,7 +2,8 @@
 
 Prints for each file a JSON object of counts by how the children ended: `refused`, `sound`, `killed`
 (while the file was examined, which a child is for), and `late` for those that died in searching
-what the examination had found sound. Forked, because starting Python costs twenty times the examination.
+what the examination had found sound. Forked, because starting Python costs twenty times the
+examination.
 """
 
 import json
