@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 2
 LANDING = 4
-"""Riders that are answered in one turn of the event loop, in which gRPC accepts half a call: where 32
-go on in one turn of 10 ms, new calls wait for seconds, and nobody knows of them."""
+"""Riders that are answered in one turn of the event loop, in which gRPC accepts half a call: where
+32 go on in one turn of 10 ms, new calls wait for seconds, and nobody knows of them."""
 
 Payload = TypeVar("Payload")
 Reply = TypeVar("Reply")
