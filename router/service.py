@@ -10,7 +10,7 @@ import grpc
 
 from router import reply
 from router.admission import Admission
-from router.door import Door, waited_s
+from router.door import Door, wait_of
 from router.query import resolve
 from router.registry import Registry
 from router.search import Searcher, Timings
@@ -51,8 +51,8 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
     ) -> pb.SearchResponse:
         """Answers one request."""
         if request.priority != priority_pb2.PRIORITY_BULK:
-            waited = waited_s(context.invocation_metadata() or (), context.time_remaining())
-            self._door.check(waited, time.monotonic())
+            wait = wait_of(context.invocation_metadata() or (), context.time_remaining())
+            self._door.check(wait, time.monotonic())
         return await self._answer(request, Deadline.of(context))
 
     async def StreamSearch(

@@ -2,16 +2,16 @@
 
 import pytest
 
-from router.door import INTERVAL_S, Door, waited_s
+from router.door import INTERVAL_S, Door, Wait, wait_of
 from shoal.errors import OverloadedError
 
 
-def refused(door: Door, waits) -> list[bool]:
+def refused(door: Door, waits, given_s: float = 1.0) -> list[bool]:
     """Whether each call, of (time, wait), is refused."""
     told = []
     for now_s, wait_s in waits:
         try:
-            door.check(wait_s, now_s)
+            door.check(None if wait_s is None else Wait(wait_s, given_s), now_s)
         except OverloadedError as refusal:
             told.append(refusal.retry_after_s > 0)
         else:
@@ -34,6 +34,13 @@ def test_a_standing_queue_is_refused_until_it_is_gone():
     assert refused(door, [(1.1, 0.5), (1.2, 0.6), (1.3, 0.6)]) == [False, False, False]
 
 
+def test_half_of_its_time_is_in_order():
+    """Who gave 10 s and waited 5 still has time; a wait below the bound is in order anyhow."""
+    waits = [(0.0, 5.0), (1.0, 5.0), (1.1, 5.1), (1.4, 5.1)]
+    assert refused(Door(wait_s=0.5), waits, given_s=10.0) == [False, False, False, True]
+    assert not any(refused(Door(wait_s=0.5), [(0.0, 0.4), (1.0, 0.4)], given_s=0.5))
+
+
 def test_who_does_not_say_is_let_in():
     """Other clients' calls are judged by their deadlines alone, and tell nothing of the queue."""
     door = Door(wait_s=0.5)
@@ -49,6 +56,6 @@ def test_who_does_not_say_is_let_in():
 )  # fmt: skip
 def test_the_wait_is_what_is_missing(told, remaining_s, waited):
     """What no client of ours says counts as nothing said."""
-    found = waited_s((("x-request-id", "a"), ("x-timeout-ms", told)), remaining_s)
-    assert found == (None if waited is None else pytest.approx(waited))
-    assert waited_s((), 5.0) is None
+    found = wait_of((("x-request-id", "a"), ("x-timeout-ms", told)), remaining_s)
+    assert (found and found.waited_s) == (None if waited is None else pytest.approx(waited))
+    assert wait_of((), 5.0) is None
