@@ -51,6 +51,11 @@ class Admission:
         self._n_queries = 0
 
     @property
+    def wait_s(self) -> float:
+        """The longest wait of interactive queries, in seconds."""
+        return self._limits.wait_s
+
+    @property
     def n_queries(self) -> int:
         """Queries under way."""
         return self._n_queries

@@ -21,6 +21,9 @@ from shoal.rpc.deadline import Deadline
 logger = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 2
+LANDING = 4
+"""Riders that are answered in one turn of the event loop, in which gRPC accepts half a call: where
+32 go on in one turn of 10 ms, new calls wait for seconds, and nobody knows of them."""
 
 Payload = TypeVar("Payload")
 Reply = TypeVar("Reply")
@@ -186,13 +189,12 @@ class Lane(Generic[Payload, Reply]):
         for rider in batch:
             rider.answer.add_done_callback(leaving)
         failure: Exception = UnavailableError("the connection was closed before the answer came")
+        replies: list[tuple[Rider[Payload, Reply], Reply]] = []
         try:
             self._on_batch(n_items)
             timeout_s = max(rider.deadline.remaining_s() for rider in batch)
-            replies = await self._call([rider.payload for rider in batch], timeout_s)
-            for rider, reply in zip(batch, replies, strict=True):
-                if not rider.answer.done():
-                    rider.answer.set_result(reply)
+            told = await self._call([rider.payload for rider in batch], timeout_s)
+            replies = list(zip(batch, told, strict=True))
         except asyncio.CancelledError:
             # the last rider left, or the channel was closed under the call: both end this call
             # alone; only the lane's owner may end the task
@@ -210,8 +212,22 @@ class Lane(Generic[Payload, Reply]):
             self._riding[batch[0].key] -= n_items
             if not self._riding[batch[0].key]:
                 del self._riding[batch[0].key]
-            _fail(batch, failure)
+            if not replies:
+                _fail(batch, failure)
             self._depart()
+        await _land(replies)
+
+
+async def _land(replies: Sequence[tuple[Rider[Payload, Reply], Reply]]) -> None:
+    """Answers the riders, a few in a turn; the next batch has left already."""
+    try:
+        for number, (rider, reply) in enumerate(replies):
+            if number and not number % LANDING:
+                await asyncio.sleep(0)
+            if not rider.answer.done():
+                rider.answer.set_result(reply)
+    finally:
+        _fail([rider for rider, _ in replies], UnavailableError("the connection was closed"))
 
 
 class _LastOff:

@@ -21,6 +21,7 @@ from shoal.errors import (
     ShoalError,
     UnavailableError,
 )
+from shoal.rpc import metrics
 from shoal.rpc.deadline import Deadline
 
 logger = logging.getLogger(__name__)
@@ -69,10 +70,12 @@ class Reloader:
         try:
             await self._load_and_flip(index, version, deadline)
         except ShoalError as failure:
+            metrics.RELOAD_FAILURES.labels(index.name).inc()
             logger.warning("%s stays at version %d: %s", index.name, index.version, failure)
             moved.set_exception(failure)
             moved.exception()  # seen, even where the caller has left
         except Exception as failure:
+            metrics.RELOAD_FAILURES.labels(index.name).inc()
             logger.exception("reload of %s failed", index.name)
             moved.set_exception(failure)
             moved.exception()

@@ -14,6 +14,7 @@ from shoal.errors import (
     NotFoundError,
     UnavailableError,
 )
+from shoal.index_name import refuse_unlawful
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +112,7 @@ class Served:
         """The index of this name, or the only one where the name is empty.
 
         Raises:
-            InvalidArgumentError: no name, and not exactly one index.
+            InvalidArgumentError: no name, and not exactly one index; or what can't be a name.
             NotFoundError: no such index.
         """
         if not name:
@@ -119,6 +120,7 @@ class Served:
                 names = ", ".join(sorted(self.indexes)) or "none"
                 raise InvalidArgumentError(f"name an index; served are: {names}", field="index")
             return next(iter(self.indexes.values()))
+        refuse_unlawful(name)
         found = self.indexes.get(name)
         if found is None:
             raise NotFoundError(f"no index {name[:64]!r} here")

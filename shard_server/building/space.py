@@ -4,15 +4,18 @@ Rule: what is needed follows from the formats; what is free is asked once.
 """
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from shard_server.building.cost import cost_of
 from shard_server.building.recipe import Recipe
 from shard_server.building.stage import StagedCorpus
 from shard_server.building.staging import Staging
 from shoal.errors import StorageError
+from shoal.formats.versions import UnconfirmedError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -55,16 +58,45 @@ def room_for(
         raise NoSpaceError(f"{staging.index_dir}: {figures}; free some space or choose another")
     try:
         yield
+    except UnconfirmedError:
+        raise  # it has room, and is done
     except StorageError as error:
         raise StorageError(f"{error.message}; {figures}") from error
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        where = error.filename or staging.index_dir
-        raise StorageError(
-            f"{where}: can't be written: {error.strerror}; {figures}; free some space or choose "
-            "another folder"
-        ) from error
+        raise _full(error, staging.index_dir, figures) from error
+
+
+@contextmanager
+def room_to_read(staging: Staging) -> Iterator[None]:
+    """Around the reading of a corpus, whose end nobody knows: where the disk is full, say how much
+    was written of it and how much was free.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    free, before = shutil.disk_usage(staging.folder).free, staging.n_bytes()
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        written = staging.n_bytes() - before
+        figures = (
+            f"the corpus alone needs more than {_in_words(written)}, and {_in_words(free)} were "
+            "free as it began"
+        )
+        raise _full(error, staging.index_dir, figures) from error
+
+
+def _full(error: OSError, index_dir: Path, figures: str) -> StorageError:
+    # pyarrow's own words for it are no sentence
+    why = os.strerror(error.errno or 0)
+    return StorageError(
+        f"{error.filename or index_dir}: can't be written: {why}; {figures}; free some space or "
+        "choose another folder"
+    )
 
 
 class NoSpaceError(StorageError):

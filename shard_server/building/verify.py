@@ -25,6 +25,7 @@ from shoal.formats.versions import (
     list_versions,
     load_manifest,
     read_current,
+    unfinished_paths,
 )
 
 
@@ -32,8 +33,8 @@ from shoal.formats.versions import (
 class VerifyReport:
     """What `verify_index` found; `faults` is empty for a sound index.
 
-    `n_unfinished_bytes` are an interrupted build's, which is no fault: the same command goes on
-    with it, and the next build that ends well takes it away.
+    `n_unfinished_bytes` are an interrupted build's or commit's, which is no fault: the same command
+    goes on with it, and the next build that ends well takes it away.
     """
 
     current: int
@@ -76,7 +77,7 @@ def verify_index(index_dir: Path) -> VerifyReport:
         n_files=len(entries),
         n_bytes=sum(entry.n_bytes for entry in entries),
         faults=tuple(faults),
-        n_unfinished_bytes=Staging(index_dir=index_dir).n_bytes(),
+        n_unfinished_bytes=_n_unfinished_bytes(index_dir),
     )
 
 
@@ -111,21 +112,28 @@ def _count_faults(index_dir: Path, segment: Segment) -> Iterator[str]:
             yield f"{index_dir / path}: {n_rows} rows, the manifest says {segment.n_rows}"
 
 
+def _n_unfinished_bytes(index_dir: Path) -> int:
+    left = [f for path in unfinished_paths(index_dir) for f in (path, *path.rglob("*"))]
+    return Staging(index_dir=index_dir).n_bytes() + sum(
+        path.stat().st_size for path in left if path.is_file()
+    )
+
+
 def _strangers(index_dir: Path, listed: set[str]) -> Iterator[Path]:
     """Files in the folder that neither a manifest, the format nor an unfinished build explains."""
     staging = Staging(index_dir=index_dir)
     published = staging.published()
+    unfinished = unfinished_paths(index_dir)
     for path in sorted(index_dir.rglob("*")):
         name = path.relative_to(index_dir).as_posix()
         if path.is_dir() or name in listed or name in {CURRENT_FILE, LOCK_FILE}:
             continue
+        if any(path.is_relative_to(left) for left in unfinished):
+            continue
         top, *rest = name.split("/")
         if top == STAGING_DIR or (top == DATA_DIR and len(rest) == 2 and rest[0] in published):
             continue
-        is_partial = len(rest) == 2 and rest[0].endswith(".partial")
         is_version = len(rest) == 2 and rest[0].isdigit()
         if top == VERSIONS_DIR and is_version and rest[1] in {MANIFEST_FILE, CHECKSUM_FILE}:
-            continue
-        if top == VERSIONS_DIR and is_partial and staging.folder.exists():
             continue
         yield path

@@ -25,9 +25,12 @@ from shoal.formats.versions import (
     list_versions,
     load_manifest,
     read_current,
+    remove_unfinished,
+    unfinished_paths,
 )
 
 _OURS = frozenset({CURRENT_FILE, DATA_DIR, VERSIONS_DIR, STAGING_DIR, LOCK_FILE})
+"""And what a killed commit leaves, `unfinished_paths`."""
 _REFUSALS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
 )
@@ -135,6 +138,7 @@ def _clear(staging: Staging) -> None:
     """Remove versions that never were live, and data that neither they nor `staging` may need."""
     index_dir = staging.index_dir
     live = _live_version(index_dir)
+    remove_unfinished(index_dir)
     versions = index_dir / VERSIONS_DIR
     for folder in versions.iterdir() if versions.is_dir() else ():
         # the live version is the highest that ever was: a build died while it wrote a higher one
@@ -155,7 +159,8 @@ def _drop_data(index_dir: Path, keep: Collection[str]) -> None:
 def _refuse_strangers(index_dir: Path) -> None:
     if not index_dir.exists():
         return
-    strangers = sorted(entry.name for entry in index_dir.iterdir() if entry.name not in _OURS)
+    ours = _OURS | {path.name for path in unfinished_paths(index_dir)}
+    strangers = sorted(entry.name for entry in index_dir.iterdir() if entry.name not in ours)
     if strangers:
         raise ConfigError(
             f"{index_dir}: is no index folder (it holds {strangers[0]!r}); choose another --index"

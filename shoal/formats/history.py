@@ -15,7 +15,6 @@ from shoal.errors import ConfigError, IndexFormatError
 from shoal.formats.files import builder_lock, fsync_dir, guard_storage
 from shoal.formats.manifest import FileEntry, Manifest
 from shoal.formats.versions import (
-    CURRENT_FILE,
     DATA_DIR,
     VERSIONS_DIR,
     check_file,
@@ -23,6 +22,7 @@ from shoal.formats.versions import (
     list_versions,
     load_manifest,
     read_current,
+    remove_unfinished,
 )
 
 
@@ -168,9 +168,7 @@ def _remove_version(index_dir: Path, version: int) -> None:
 
 
 def _remove_unlisted(index_dir: Path, listed: Collection[str]) -> tuple[int, int]:
-    for partial in (index_dir / VERSIONS_DIR).glob(".*.partial"):
-        shutil.rmtree(partial)
-    (index_dir / f".{CURRENT_FILE}.partial").unlink(missing_ok=True)
+    remove_unfinished(index_dir)
     n_files = n_bytes = 0
     data = index_dir / DATA_DIR
     for folder in sorted(data.iterdir()) if data.is_dir() else []:

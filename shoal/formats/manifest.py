@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shoal.contract import EncoderContract
+from shoal.index_name import INDEX_NAME
 
 
 def __getattr__(name: str) -> Any:
@@ -27,8 +28,7 @@ CalibrationQueries = Literal["file", "passages", "vectors"]
 Count = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
-INDEX_NAME = re.compile(r"^[a-z0-9_-]{1,64}\Z")
-_FILE_PATH = re.compile(r"^data/([0-9a-f]{64})/[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")
+_FILE_PATH = re.compile(r"^data/([0-9a-f]{64})/[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
 
 
 class _Value(BaseModel):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from shoal.errors import IndexFormatError
+from shoal.errors import IndexFormatError, StorageError
 from shoal.formats.files import fsync_dir, guard_storage, sha256_of, stay_inside, write_durably
 from shoal.formats.manifest import FileEntry, Manifest
 
@@ -22,7 +22,12 @@ DATA_DIR = "data"
 MANIFEST_FILE = "manifest.json"
 CHECKSUM_FILE = "manifest.sha256"
 
+_CHECKSUM = re.compile(r"[0-9a-f]{64}")
 _CURRENT_LINE = re.compile(r"^([0-9]{6,12}) ([0-9a-f]{64})\n?$")
+
+
+class UnconfirmedError(StorageError):
+    """A version is live, but the disk has not said that it will stay so."""
 
 
 class Current(NamedTuple):
@@ -42,7 +47,9 @@ def read_current(index_dir: Path) -> Current:
             f"{index_dir} holds no index (no {CURRENT_FILE}); make one with `shoal index build`"
         ) from None
     except OSError as error:
-        raise IndexFormatError(f"{path}: can't be read: {error.strerror}") from error
+        raise IndexFormatError(
+            f"{path}: no valid index: can't be read: {error.strerror}"
+        ) from error
     return parse_current(path, line)
 
 
@@ -50,7 +57,9 @@ def parse_current(where: Path | str, line: str) -> Current:
     """What a CURRENT file's line says; IndexFormatError naming `where` if it isn't one."""
     match = _CURRENT_LINE.match(line)
     if match is None:
-        raise IndexFormatError(f"{where}: expected '<version> <sha256>', got {line[:80]!r}")
+        raise IndexFormatError(
+            f"{where}: no valid index: expected '<version> <sha256>', got {line[:80]!r}"
+        )
     return Current(int(match[1]), match[2])
 
 
@@ -79,7 +88,9 @@ def load_manifest(index_dir: Path, version: int | None = None) -> Manifest:
     try:
         content = stay_inside(index_dir, path).read_bytes()
     except OSError as error:
-        raise IndexFormatError(f"{path}: can't be read: {error.strerror}") from error
+        raise IndexFormatError(
+            f"{path}: no valid index: can't be read: {error.strerror}"
+        ) from error
     return parse_manifest(path, content, Current(version, expected))
 
 
@@ -91,7 +102,7 @@ def parse_manifest(where: Path | str, content: bytes, expected: Current) -> Mani
     """
     if hashlib.sha256(content).hexdigest() != expected.manifest_sha256:
         raise IndexFormatError(
-            f"{where}: SHA-256 differs from the recorded one; the file was altered"
+            f"{where}: no valid index: SHA-256 differs from the recorded one; the file was altered"
         )
     try:
         manifest = Manifest.model_validate_json(content)
@@ -99,10 +110,13 @@ def parse_manifest(where: Path | str, content: bytes, expected: Current) -> Mani
         fault = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in fault["loc"]) or "the whole"
         hint = "; a newer release of shoal wrote it" if field in {"format", "min_reader"} else ""
-        raise IndexFormatError(f"{where}: field {field}: {fault['msg']}{hint}") from None
+        raise IndexFormatError(
+            f"{where}: no valid index: field {field}: {fault['msg']}{hint}"
+        ) from None
     if manifest.version != expected.version:
         raise IndexFormatError(
-            f"{where}: says version {manifest.version}, its folder says {expected.version}"
+            f"{where}: no valid index: says version {manifest.version}, its folder says "
+            f"{expected.version}"
         )
     return manifest
 
@@ -112,7 +126,8 @@ def commit_version(index_dir: Path, manifest: Manifest) -> Current:
 
     Raises:
         IndexFormatError: the version exists already (a version is never rewritten).
-        StorageError: the disk is full, read-only or not ours.
+        StorageError: the disk is full, read-only or not ours; CURRENT is as it was.
+        UnconfirmedError: the version is live, but a loss of power may undo that.
     """
     content = (manifest.model_dump_json(indent=1) + "\n").encode()
     return commit_content(index_dir, manifest.version, content)
@@ -133,8 +148,36 @@ def commit_content(index_dir: Path, version: int, content: bytes) -> Current:
         partial.rename(folder)
         fsync_dir(folder.parent)
         fsync_dir(index_dir)
-        write_durably(index_dir / CURRENT_FILE, current_line(current))
+        _turn_current(index_dir, current)
     return current
+
+
+def unfinished_paths(index_dir: Path) -> tuple[Path, ...]:
+    """What a commit or a pruning that was killed may leave: no reader looks at it."""
+    partial = index_dir / f".{CURRENT_FILE}.partial"
+    folders = sorted((index_dir / VERSIONS_DIR).glob(".*.partial"))
+    return (*([partial] if partial.is_file() else []), *folders)
+
+
+def remove_unfinished(index_dir: Path) -> None:
+    """Take away what `unfinished_paths` names; the caller holds the builder's lock."""
+    for path in unfinished_paths(index_dir):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _turn_current(index_dir: Path, current: Current) -> None:
+    """Make `current` live. Taking the rename back after a failed sync would be no safer."""
+    line = current_line(current)
+    try:
+        write_durably(index_dir / CURRENT_FILE, line)
+    except OSError as error:
+        if (index_dir / CURRENT_FILE).read_bytes() != line:
+            raise
+        raise UnconfirmedError(
+            f"{index_dir / CURRENT_FILE}: version {current.version} is live, but the disk did not "
+            f"confirm it ({error.strerror}): after a loss of power the version before it may be "
+            "live again; mend the disk, then see `shoal index versions`"
+        ) from error
 
 
 def check_file(index_dir: Path, entry: FileEntry) -> Path:
@@ -160,8 +203,12 @@ def _version_dir(index_dir: Path, version: int) -> Path:
 def _read_checksum(index_dir: Path, version: int) -> str:
     path = _version_dir(index_dir, version) / CHECKSUM_FILE
     try:
-        return stay_inside(index_dir, path).read_bytes().decode("ascii", "replace").strip()
+        line = stay_inside(index_dir, path).read_bytes().decode("ascii", "replace").strip()
     except OSError as error:
         raise IndexFormatError(
-            f"{path}: can't be read: {error.strerror}; versions here: {list_versions(index_dir)}"
+            f"{path}: no valid index: can't be read: {error.strerror}; versions here: "
+            f"{list_versions(index_dir)}"
         ) from error
+    if not _CHECKSUM.fullmatch(line):
+        raise IndexFormatError(f"{path}: no valid index: expected a SHA-256, got {line[:80]!r}")
+    return line

@@ -8,6 +8,8 @@ from typing import Protocol
 from shoal.errors import InvalidArgumentError
 
 DEFAULT_TIMEOUT_S = 10.0
+TIMEOUT_KEY = "x-timeout-ms"
+"""Metadata: the time that a client gave its call, which gRPC doesn't show to who serves it."""
 MAX_TIMEOUT_S = 86_400.0
 """A day; gRPC itself can't carry an endless one."""
 

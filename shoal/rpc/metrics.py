@@ -1,6 +1,7 @@
 """The metrics of DESIGN's list, and the page that Prometheus reads.
 
-Labels come from closed sets only: RPC names, status codes, stages, components, shard numbers.
+Labels come from closed sets only: RPC names, status codes, stages, components, shard numbers, and
+the names of the indexes that are served.
 """
 
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
@@ -28,6 +29,9 @@ BATCH_SIZE = Histogram(
     "shoal_batch_size", "Queries or texts that went together.", ["component"], buckets=_SIZES
 )
 INDEX_VERSION = Gauge("shoal_index_version", "The version that searches use.", ["index"])
+RELOAD_FAILURES = Counter(
+    "shoal_reload_failures", "Moves to another version that failed; any is an alarm.", ["index"]
+)
 ENCODER_TOKENS = Counter("shoal_encoder_tokens", "Tokens encoded.")
 
 

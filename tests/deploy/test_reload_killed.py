@@ -1,16 +1,22 @@
-"""A reload, killed at any moment: the cluster serves the old version or the new, never neither."""
+"""A reload, killed at any moment: the cluster serves the old version or the new, never neither.
+
+`pytest --seeds 50 -rP tests/deploy/test_reload_killed.py` kills fifty times instead of a few, and
+prints whom, when, and what was served then.
+"""
 
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
 import pytest
 
-from deploy.state import read_state
+from deploy.reload import reload_cluster
+from deploy.state import ClusterState, read_state, start_time
 from shard_server.building import BuildOptions, Passage, build_index
 from shoal.client import Client
 from shoal.errors import ShoalError
@@ -18,11 +24,14 @@ from shoal.errors import ShoalError
 pytestmark = pytest.mark.end_to_end
 
 DIM, N_PASSAGES = 8, 64
-VICTIMS = ("router", "shard-1a", "command")
+VICTIMS = ("router", "shard-1a", "command", "launcher")
+"""In this order each launcher sees a process crash once: no restart is delayed."""
+COMMAND_STARTS_S = 0.4
+"""Python and its imports: a kill before that would be of nothing."""
 
 
 class Axes:
-    """Passage i's vector is axis i % 8, made longer by i; counts what it encodes."""
+    """Passage i's vector is axis i % 8, made longer by i."""
 
     contract = None
     dim = DIM
@@ -40,11 +49,13 @@ def build(index_dir, version: int) -> None:
     assert build_index(index_dir, passages, Axes(), options).version == version
 
 
-def served_version(target: str, version: int) -> int | None:
+def served_version(version: int) -> int | None:
     """The version of a whole and right answer; None while there is none."""
     try:
-        with Client(target) as client:
-            answer = client.search(vector=np.eye(DIM, dtype=np.float32)[3], k=8, timeout_s=5)
+        with Client(state().target) as client:
+            answer = client.search(
+                vector=np.eye(DIM, dtype=np.float32)[3], k=8, min_coverage=1.0, timeout_s=5
+            )
     except ShoalError:
         return None
     assert [hit.id for hit in answer.hits] == [f"p{i}" for i in range(59, 0, -8)]
@@ -53,32 +64,77 @@ def served_version(target: str, version: int) -> int | None:
     return answer.version
 
 
-@pytest.mark.timeout(3_600)  # for --seeds 50; each wait has its own limit
-def test_a_reload_killed_anywhere_ends_old_or_new(tmp_path, shoal, eventually, seeds):
-    """SIGKILL of the router, a shard or the command at a seeded moment; then a reload succeeds."""
-    index_dir = tmp_path / "index"
-    build(index_dir, 1)
+def state() -> ClusterState:
+    found = read_state("default")
+    assert found is not None
+    return found
+
+
+def has_moved(version: int) -> bool:
+    """Moves it; False where it has to be tried again: somebody is being restarted."""
+    try:
+        return reload_cluster(state(), version, 60).version == version
+    except ShoalError:
+        return False
+
+
+def start(shoal, index_dir) -> None:
     up = shoal("up", "--index", str(index_dir), "--port", "0", "--detach")
     assert up.returncode == 0, up.stderr
-    target = read_state("default").target
-    for seed in range(seeds):
-        chance = random.Random(seed)
-        version = seed + 2
-        build(index_dir, version)
-        pids = {process.name: process.pid for process in read_state("default").processes}
+    # so nothing could be encoded again: vectors are what the index was built from
+    assert {process.role for process in state().processes} == {"shard", "router"}
+
+
+def kill_in_reload(victim: str, version: int, share: float, reload_s: float) -> None:
+    """Begins to move the cluster, and kills the victim when a share of the usual time is over."""
+    running = state()
+    if victim == "command":
         command = subprocess.Popen(
             [sys.executable, "-m", "deploy.cli.main", "reload"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        # a moment of the fault, not a wait for a state
-        time.sleep(chance.uniform(0.3, 2.0))
-        victim = VICTIMS[seed % len(VICTIMS)]
-        if victim == "command":
-            command.kill()
-        else:
-            os.kill(pids[victim], signal.SIGKILL)
-        command.wait(timeout=90)
-        eventually(lambda v=version: served_version(target, v) is not None, timeout_s=60)
-        eventually(lambda: shoal("status").returncode == 0, timeout_s=60)
-        eventually(lambda: shoal("reload").returncode == 0, timeout_s=60)
-        assert served_version(target, version) == version
+        time.sleep(COMMAND_STARTS_S + share * (reload_s + COMMAND_STARTS_S))
+        command.kill()
+        command.wait(timeout=30)
+        return
+    pids = {process.name: process.pid for process in running.processes}
+    moving = threading.Thread(target=has_moved, args=(version,))
+    moving.start()
+    # a moment of the fault, not a wait for a state
+    time.sleep(share * reload_s)
+    os.kill(pids.get(victim, running.pid), signal.SIGKILL)
+    moving.join(90)
+    assert not moving.is_alive()
+
+
+@pytest.mark.timeout(3_600)  # for --seeds 50; each wait has its own limit
+def test_a_reload_killed_anywhere_ends_old_or_new(tmp_path, shoal, eventually, seeds, monkeypatch):
+    """SIGKILL of the router, a shard, the command or the launcher at a seeded moment: what answers
+    then is one version, whole and right; a reload succeeds after it. One kill more than seeds, so
+    that the few of every run have all four.
+    """
+    monkeypatch.setenv("SHOAL_ROUTER__RELEASE_AFTER_S", "0.2")
+    index_dir = tmp_path / "index"
+    build(index_dir, 1)
+    start(shoal, index_dir)
+    build(index_dir, 2)
+    begun_s = time.monotonic()
+    assert has_moved(2)
+    reload_s = time.monotonic() - begun_s
+    for seed in range(seeds + 1):
+        share = random.Random(seed).random()
+        victim, version = VICTIMS[seed % len(VICTIMS)], seed + 3
+        build(index_dir, version)
+        before = state()
+        kill_in_reload(victim, version, share, reload_s)
+        if victim == "launcher":
+            eventually(lambda was=before: all(gone(process) for process in was.processes))
+            start(shoal, index_dir)
+        eventually(lambda v=version: served_version(v) is not None, timeout_s=60)
+        print(f"{victim} killed at {share:.2f}: version {served_version(version)} of {version}")
+        eventually(lambda v=version: has_moved(v), timeout_s=60)
+        assert served_version(version) == version
+
+
+def gone(process) -> bool:
+    return start_time(process.pid) != process.started

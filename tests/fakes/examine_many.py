@@ -1,8 +1,9 @@
-"""Examines mutation after mutation of one file, each in a forked child: INDEX FILE N SEED.
+"""Examines mutation after mutation of files, each in a forked child: N SEED INDEX=FILE...
 
-Prints a JSON object of counts by how the children ended: `refused`, `sound`, `killed` (while the
-file was examined, which a child is for), and `late` for those that died in searching what the
-examination had found sound. Forked, because starting Python costs twenty times the examination.
+Prints for each file a JSON object of counts by how the children ended: `refused`, `sound`, `killed`
+(while the file was examined, which a child is for), and `late` for those that died in searching
+what the examination had found sound. Forked, because starting Python costs twenty times the
+examination.
 """
 
 import json
@@ -78,9 +79,14 @@ def one(index_dir: Path, manifest: Manifest) -> str:
     return "refused"
 
 
-def main(folder: str, name: str, n_mutations: str, seed: str) -> None:
+def main(n_mutations: str, seed: str, *files: str) -> None:
     faiss.omp_set_num_threads(1)
-    index_dir = Path(folder)
+    for file in files:
+        folder, _, name = file.rpartition("=")
+        mutate_one(Path(folder), name, int(n_mutations), seed)
+
+
+def mutate_one(index_dir: Path, name: str, n_mutations: int, seed: str) -> None:
     live = load_manifest(index_dir)
     entry = getattr(live.shards[0].segments[0].files, name)
     content = (index_dir / entry.path).read_bytes()
@@ -91,7 +97,7 @@ def main(folder: str, name: str, n_mutations: str, seed: str) -> None:
     search_all(index_dir, live)
     counts: Counter[str] = Counter()
     worst_s = 0.0
-    for number in range(int(n_mutations)):
+    for number in range(n_mutations):
         mutated = mutate(content, numbers, random.Random(f"{seed}-{number}"))
         manifest, path = replace_file(index_dir, live, name, mutated)
         for listed in manifest.entries():
@@ -104,7 +110,7 @@ def main(folder: str, name: str, n_mutations: str, seed: str) -> None:
             sys.stderr.write(f"seed {seed}-{number} is a hole\n")
         if mutated != content:
             path.unlink()
-    print(json.dumps({**counts, "worst_s": round(worst_s, 2)}))
+    print(json.dumps({**counts, "worst_s": round(worst_s, 2)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -152,6 +152,8 @@ async def test_a_corrupt_version_is_stayed_away_from(mini: Mini, oracle, rate, r
     record.exactly("versions that answered", {1}, versions)
     told = router.metric("shoal_requests_total", rpc="ReloadIndex", code="FAILED_PRECONDITION")
     record.exactly("refused reloads that the metrics tell", 1.0, told)
+    alarm = router.metric("shoal_reload_failures_total", index=stub.NAME)
+    record.exactly("failed reloads by the alarm's metric", 1.0, alarm)
 
 
 async def test_a_rolling_restart(mini: Mini, oracle, rate, record):

@@ -100,7 +100,7 @@ def test_a_flipped_bit_is_refused(tmp_path: Path) -> None:
 def test_a_bad_current_is_refused(tmp_path: Path, line: bytes) -> None:
     """CURRENT holds one line of one form."""
     (tmp_path / "CURRENT").write_bytes(line)
-    with pytest.raises(IndexFormatError, match="CURRENT: expected"):
+    with pytest.raises(IndexFormatError, match="CURRENT: no valid index: expected"):
         read_current(tmp_path)
 
 

@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Sequence
+from itertools import pairwise
 
 import pytest
 
-from router.lane import MAX_IN_FLIGHT, Lane
+from router.lane import LANDING, MAX_IN_FLIGHT, Lane
 from shoal.errors import DeadlineExceededError, OverloadedError, UnavailableError
 from shoal.rpc.deadline import Deadline
 
@@ -90,6 +91,46 @@ async def test_jobs_of_one_turn_travel_together():
         one.end(0)
         assert await asyncio.gather(*answers) == ["a!", "b!", "c!"]
         assert one.sizes == [3]
+
+
+async def test_few_answers_come_in_a_turn():
+    """Faults 38 and 39: what answers set going must not be one long turn, in which gRPC accepts
+    nobody; and those who wait leave before it, so that the shards have work meanwhile.
+    """
+    async with line() as one:
+        answers = [one.submit(str(i)) for i in range(3 * LANDING)]
+        await turns()
+        answers += [one.submit("next", key="b"), one.submit("waits", key="b", cost=100)]
+        await turns()
+        one.end(0)
+        seen = []
+        while not all(answer.done() for answer in answers[: 3 * LANDING]):
+            await asyncio.sleep(0)
+            seen.append(sum(answer.done() for answer in answers[: 3 * LANDING]))
+            if seen[-1]:
+                assert one.lane.in_flight == MAX_IN_FLIGHT, "the next left first"
+        assert max(b - a for a, b in pairwise([0, *seen])) == LANDING
+        assert [await answer for answer in answers[:2]] == ["0!", "1!"]
+
+
+async def test_the_owners_end_while_answers_land_ends_all():
+    """Those who have no answer yet are told; nobody is forgotten."""
+    answers = []
+
+    async def end_in_landing():
+        async with asyncio.TaskGroup() as tasks:
+            made = Line(tasks)
+            answers.extend(made.submit(str(i)) for i in range(3 * LANDING))
+            await turns()
+            made.end(0)
+            await answers[0]
+            raise ZeroDivisionError
+
+    with pytest.raises(ExceptionGroup):
+        await end_in_landing()
+    assert [answer.result() for answer in answers[:LANDING]] == [f"{i}!" for i in range(LANDING)]
+    for answer in answers[LANDING:]:
+        assert isinstance(answer.exception(), UnavailableError)
 
 
 async def test_two_calls_at_most_and_the_rest_gathers():

@@ -7,6 +7,7 @@ import grpc
 import pytest
 from fakes.asking import refusal, request
 from fakes.cluster import Cluster, eventually, running
+from prometheus_client import REGISTRY
 
 from shoal.errors import FailedPreconditionError, NotFoundError
 from shoal.internal.v1 import admin_pb2
@@ -23,6 +24,11 @@ def told_version(cluster: Cluster) -> int:
 
 def open_versions(cluster: Cluster) -> set[int]:
     return {v for replica in cluster.replicas for v in (replica.version, *replica.loaded)}
+
+
+def failures_told() -> float:
+    """What an alarm is set on."""
+    return REGISTRY.get_sample_value("shoal_reload_failures_total", {"index": "books"}) or 0.0
 
 
 async def served_version(cluster: Cluster) -> int:
@@ -55,15 +61,20 @@ async def test_a_changed_topology_file_does_not_undo_a_reload(tmp_path):
 
 @pytest.mark.parametrize("failure", [FailedPreconditionError("bit flip"), NotFoundError("none")])
 async def test_one_replica_that_cannot_load_keeps_the_old_version(tmp_path, failure):
-    """Which and why is told; what the others loaded is closed again."""
+    """Fault 24: which and why is told, the alarm counts, what the others loaded is closed again."""
     async with running(tmp_path, n_replicas=2) as cluster:
         last = cluster.shards[1][1]
         last.script.raises_on_load = failure
+        before = failures_told()
         refused = await refusal(reload(cluster))
         assert refused.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert f"shard 1 at {last.address}: {failure.message}; version 1" in refused.details()
         assert await served_version(cluster) == told_version(cluster) == 1
+        assert failures_told() == before + 1
         await eventually(lambda: open_versions(cluster) == {1})
+        last.script.raises_on_load = None
+        await reload(cluster)
+        assert failures_told() == before + 1
 
 
 def other_count(version) -> None:

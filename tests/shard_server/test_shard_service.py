@@ -53,6 +53,35 @@ def request(queries, version=1, **fields):
     )
 
 
+@pytest.mark.parametrize("name", ["../tiny", "/etc", "t\0", "%2e%2e", "a\u2215b", "CON", "con"])
+async def test_names_do_not_lead_out(write_index, tmp_path, corpus, name):
+    """Fault 47: INVALID_ARGUMENT from every method that takes a name, and no file is opened."""
+    write_index(tmp_path, "Flat", n_rows=300)
+    opened, is_asked = [], [True]
+
+    def note(event, arguments):
+        if is_asked[0] and event == "open":
+            opened.append(arguments[0])
+
+    async with serving(tmp_path) as (_, stub):
+        calls = (
+            lambda name: stub.SearchShard(request(corpus.queries[:1], index=name)),
+            lambda name: stub.LoadVersion(pb.LoadVersionRequest(index=name, version=2)),
+            lambda name: stub.ReleaseVersion(pb.ReleaseVersionRequest(index=name, version=1)),
+        )
+        with pytest.raises(grpc.aio.AioRpcError):
+            await calls[0]("another")  # what Python loads at the first refusal
+        sys.addaudithook(note)
+        try:
+            for call in calls:
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await call(name)
+                assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        finally:
+            is_asked[0] = False
+    assert not opened
+
+
 def column(reply, name, dtype):
     return np.frombuffer(getattr(reply, name), dtype).reshape(reply.n_queries, reply.width)
 
@@ -237,7 +266,7 @@ async def test_serve_shard_announces_itself_and_drains(tmp_path, corpus, write_i
 @pytest.mark.parametrize(("damage", "flags", "says"), [
     ("flip", [], "SHA-256 differs"),
     ("cut", [], "vectors.faiss: 100 bytes"),
-    ("manifest", [], "manifest.json: SHA-256 differs"),
+    ("manifest", [], "manifest.json: no valid index: SHA-256 differs"),
     ("none", ["--shard", "5"], "has 1 shards"),
     ("none", ["--version", "3"], "version 3 is not"),
     ("none", ["--device", "cuda"], "run with --device cpu"),

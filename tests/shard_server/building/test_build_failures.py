@@ -196,18 +196,25 @@ KILLED_BUILD = """
 
     if sys.argv[2] == "commit":
         building.commit_version = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    if sys.argv[2] == "turn":
+        real_replace = os.replace
+        def replace(source, target):
+            if Path(target).name == "CURRENT":
+                os.kill(os.getpid(), signal.SIGKILL)
+            real_replace(source, target)
+        os.replace = replace
     passages = (Passage(id=f"{n}", title="", text="x", where="") for n in range(10))
     options = BuildOptions(name="tiny", overwrite=True)
     build_index(Path(sys.argv[1]), passages, Encode(), options)
 """
 
 
-@pytest.mark.parametrize("moment", ["encode", "commit"])
+@pytest.mark.parametrize("moment", ["encode", "commit", "turn"])
 @pytest.mark.parametrize("exists", [False, True])
 def test_what_a_killed_build_left_is_swept(
     tmp_path, make_passages, encode, moment: str, exists: bool
 ) -> None:
-    """SIGKILL leaves rests, never a half version; the next build clears them away."""
+    """Fault 17: SIGKILL leaves rests, never a half version; the next build clears them away."""
     index_dir = tmp_path / "index"
     if exists:
         build_index(index_dir, make_passages(100), encode, OPTIONS)
@@ -217,6 +224,7 @@ def test_what_a_killed_build_left_is_swept(
         [sys.executable, "-c", code, str(index_dir), moment], env=environment, check=False
     )
     assert done.returncode == -signal.SIGKILL
+    assert (index_dir / ".CURRENT.partial").exists() == (moment == "turn")
     if exists:
         assert load_manifest(index_dir).version == 1
         assert verify_index(index_dir).faults == ()
@@ -225,6 +233,8 @@ def test_what_a_killed_build_left_is_swept(
     manifest = build_index(index_dir, make_passages(50), encode, options)
     assert manifest.version == 1 + exists
     assert verify_index(index_dir).faults == ()
+    assert verify_index(index_dir).n_unfinished_bytes == 0
+    assert not [path for path in index_dir.rglob("*") if "partial" in path.name]
 
 
 def test_a_full_disk_is_one_error(tmp_path, make_passages, encode) -> None:
