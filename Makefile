@@ -1,7 +1,7 @@
 # Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults test-soak check stubs bench bench-quality bench-index \
-	bench-building bench-overload bench-against gpu-check clean
+.PHONY: help setup demo test test-faults test-soak soak fuzz check stubs bench bench-quality \
+	bench-index bench-building bench-overload bench-against gpu-check clean
 SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -31,8 +31,15 @@ test-faults: $(READY) ## every fault under load, on real processes, and docs/rel
 	$(BIN)/python -m pytest tests/faults -m "not soak" $(PYTEST); \
 	code=$$?; $(BIN)/python tests/faults/report.py && exit $$code
 
-test-soak: $(READY) ## ten minutes of random killing; PYTEST="--soak-s 3600 --soak-seed 7"
+test-soak: soak fuzz ## both of the following
+
+soak: $(READY) ## ten minutes of random killing; PYTEST="--soak-s 3600 --soak-seed 7"
 	$(BIN)/python -m pytest tests/faults -m soak -s $(PYTEST)
+
+# the last -m and the last of each option are the ones that hold
+fuzz: $(READY) ## 10,000 requests an RPC, twice, and a minute a parser; PYTEST="--fuzz-seed 7"
+	$(BIN)/python -m pytest tests/fuzz -m "soak or not soak" -s \
+		--fuzz-examples 10000 --fuzz-seed $$RANDOM $(PYTEST)
 
 check: $(READY) $(STUB_TOOLS) ## lint, types, layers, stubs, the wire contract
 	$(BIN)/ruff check

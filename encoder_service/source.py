@@ -118,7 +118,7 @@ def read_json(path: Path, *, kind: type[Any] = dict) -> Any:
         return kind()
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as failure:
+    except (OSError, ValueError, RecursionError) as failure:
         raise ConfigError(f"can't read {path}: {failure}") from failure
     if not isinstance(content, kind):
         raise ConfigError(f"{path} holds {type(content).__name__}, expected {kind.__name__}")

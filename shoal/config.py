@@ -6,6 +6,7 @@ environment, `--port 50051` from the command line. What no field knows is an err
 
 import argparse
 import os
+import reprlib
 import tomllib
 import types
 import typing
@@ -13,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from shoal.credentials import is_loopback
 from shoal.errors import ConfigError, InvalidArgumentError
+from shoal.yaml_text import parse_yaml
 
 
 class ProcessConfig(BaseModel):
@@ -112,8 +113,18 @@ def _validated(model: type[Model], prog: str, values: Mapping[str, Any]) -> Mode
     except ValidationError as failure:
         fault = failure.errors()[0]
         name = ".".join(str(part) for part in fault["loc"])
-        given = "" if fault["type"] == "missing" else f", not {fault['input']!r}"
+        given = "" if fault["type"] == "missing" else f", not {_shown(fault['input'])}"
         raise ConfigError(f"{prog} setting {name}: {fault['msg']}{given}") from failure
+
+
+def _shown(value: Any) -> str:
+    """The value, cut short: in a file, a few bytes of YAML aliases make one without end."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = 200
+    try:
+        return short.repr(value)
+    except ValueError:  # Python prints no number of more than 4,300 digits
+        return "a number that is too long"
 
 
 def refuse_exposed(config: ProcessConfig) -> None:
@@ -177,10 +188,10 @@ def _metavar(annotation: Any) -> str:
 def _read_file(path: Path, model: type[BaseModel]) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-        values = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+        values = tomllib.loads(text) if path.suffix == ".toml" else parse_yaml(text)
     except OSError as failure:
         raise ConfigError(f"can't read {path}: {failure.strerror}") from failure
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, yaml.YAMLError) as failure:
+    except (ValueError, RecursionError) as failure:  # a wrong date or number, brackets in brackets
         why = " ".join(str(failure).split())
         raise ConfigError(f"{path} is not valid YAML or TOML: {why}") from failure
     values = {} if values is None else values

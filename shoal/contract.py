@@ -5,12 +5,16 @@ normalization, prompt, maximum length, output dimension), not where it runs. Pro
 vectors prove that the running encoder still makes the vectors that the index was built from.
 """
 
+from typing import Annotated
+
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from shoal import vectors
 from shoal.v1 import encoder_pb2 as pb
+
+_Uint32 = Annotated[int, Field(ge=0, lt=1 << 32)]
 
 
 class TowerContract(BaseModel):
@@ -19,8 +23,8 @@ class TowerContract(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fingerprint: str
-    dim: int
-    max_tokens: int
+    dim: _Uint32
+    max_tokens: _Uint32
     pooling: str
     normalized: bool
     prompt: str = ""

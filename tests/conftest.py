@@ -33,6 +33,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     faults.addoption("--rate", type=float, default=50.0, help="queries a second of the open loop")
     faults.addoption("--soak-s", type=float, default=600.0, help="seconds of the soak")
     faults.addoption("--soak-seed", type=int, default=None, help="replays a soak's killings")
+    fuzz = parser.getgroup("fuzz")
+    fuzz.addoption("--fuzz-examples", type=int, default=25, help="examples of each RPC, each way")
+    fuzz.addoption("--fuzz-seed", type=int, default=1, help="which examples; replays a failure")
+    fuzz.addoption("--fuzz-s", type=float, default=60.0, help="seconds that each parser is fuzzed")
 
 
 @pytest.fixture

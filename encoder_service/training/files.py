@@ -82,7 +82,7 @@ def _text(record: Any, names: tuple[str, ...], where: str) -> str:
 def _json_list(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         records = json.loads(_bytes(path))
-    except ValueError as failure:
+    except (ValueError, RecursionError) as failure:
         raise CorpusError(f"{path}: not JSON: {failure}") from failure
     if not isinstance(records, list):
         raise CorpusError(f"{path}: DPR's training data is a list of objects")
@@ -95,9 +95,10 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Any]]:
         if not line.strip():
             continue
         try:
-            yield f"{path}:{number}", json.loads(line)
-        except ValueError as failure:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as failure:
             raise CorpusError(f"{path}:{number}: not JSON: {failure}") from failure
+        yield f"{path}:{number}", record
 
 
 def _bytes(path: Path) -> bytes:

@@ -24,6 +24,8 @@ _HTML_BLOCK_NAMES = """
 """
 _HTML_BLOCKS = frozenset(_HTML_BLOCK_NAMES.split())
 
+_DECIMAL_REFERENCE = re.compile(r"&#0*([0-9]+);?")
+_MOST_DIGITS = 7  # 1,114,111 is the last code point
 _HTML_SILENT = frozenset({"script", "style", "noscript", "template", "svg"})
 
 
@@ -50,7 +52,8 @@ def read_document(path: Path, source: str) -> Iterator[Passage]:
             number += 1
             passage = Passage(
                 id=f"{source}#{number}",
-                title=title.encode()[:MAX_TITLE_BYTES].decode(errors="ignore"),
+                # a file's name may be no text: the id has it too, and is refused for it below
+                title=title.encode(errors="replace")[:MAX_TITLE_BYTES].decode(errors="ignore"),
                 text=piece,
                 metadata={"source": source},
                 where=str(path),
@@ -102,9 +105,15 @@ def split_rst(text: str) -> list[Section]:
 def split_html(text: str) -> list[Section]:
     """Sections by h1 to h6; scripts and styles are no text."""
     parser = _HtmlSections()
-    parser.feed(text)
+    parser.feed(_DECIMAL_REFERENCE.sub(_short_reference, text))
     parser.close()
     return parser.finish()
+
+
+def _short_reference(match: re.Match[str]) -> str:
+    """`&#65;` for `&#00065`; no letter has so many digits as make `int` refuse them."""
+    digits = match[1]
+    return f"&#{digits};" if len(digits) <= _MOST_DIGITS else "\ufffd"
 
 
 class _Sections:
@@ -180,6 +189,10 @@ class _HtmlSections(HTMLParser):
     def handle_data(self, data: str) -> None:
         if not self._silent:
             self._text.append(data if self._pre else re.sub(r"\s+", " ", data))
+
+    def parse_marked_section(self, i: int, report: int = 1) -> int:  # noqa: ARG002  # the base's
+        """`<![...>`: a comment, as the HTML standard has it; the base asserts that it is SGML."""
+        return self.parse_bogus_comment(i)
 
     def finish(self) -> list[Section]:
         self._flush()

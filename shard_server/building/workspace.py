@@ -142,7 +142,7 @@ def _clear(staging: Staging) -> None:
     versions = index_dir / VERSIONS_DIR
     for folder in versions.iterdir() if versions.is_dir() else ():
         # the live version is the highest that ever was: a build died while it wrote a higher one
-        if live is None or not folder.name.isdigit() or int(folder.name) > live:
+        if live is None or not folder.name.isdecimal() or int(folder.name) > live:
             shutil.rmtree(folder, ignore_errors=True)
     manifests = [load_manifest(index_dir, version) for version in list_versions(index_dir)]
     listed = {entry.sha256 for manifest in manifests for entry in manifest.entries()}

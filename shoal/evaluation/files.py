@@ -89,12 +89,17 @@ def read_qrels(path: Path) -> list[Judgment]:
 def _json_query(where: str, line: str) -> tuple[str, str]:
     try:
         value = json.loads(line)
-    except ValueError as failure:
+    except (ValueError, RecursionError) as failure:
         raise CorpusError(f"{where}: not valid JSON: {failure}") from failure
     query_id = value.get("_id", value.get("id"))
     text = value.get("text", value.get("query"))
     if not isinstance(query_id, str | int) or not isinstance(text, str):
         raise CorpusError(f"{where}: a query needs an '_id' and a 'text'")
+    try:
+        f"{query_id}{text}".encode()
+    except UnicodeEncodeError as failure:
+        lone = hex(ord(failure.object[failure.start]))
+        raise CorpusError(f"{where}: holds half a surrogate pair ({lone})") from None
     return str(query_id), text
 
 

@@ -4,11 +4,13 @@ Rule: values that check themselves; a field that isn't known is refused. Must no
 manifest lies, nor how it is read and committed (`shoal.formats.versions`).
 """
 
+import math
 import re
+from datetime import datetime
 from importlib import import_module
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from shoal.contract import EncoderContract
 from shoal.index_name import INDEX_NAME
@@ -25,16 +27,26 @@ MetadataType = Literal["string", "int64", "double", "bool", "string_list"]
 Metric = Literal["inner_product", "l2"]
 Device = Literal["cpu", "cuda"]
 CalibrationQueries = Literal["file", "passages", "vectors"]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=(1 << 63) - 1)]
+"""What faiss, Arrow and the wire can count."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 _FILE_PATH = re.compile(r"^data/([0-9a-f]{64})/[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
 
 
+def _is_moment(text: str) -> str:
+    datetime.fromisoformat(text)  # its ValueError is pydantic's to tell
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_is_moment)]
+"""A date and time in ISO 8601."""
+
+
 class _Value(BaseModel):
     """A frozen value that refuses fields it doesn't know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class FileEntry(_Value):
@@ -137,17 +149,17 @@ class Manifest(_Value):
     format: Literal[1] = 1
     min_reader: Literal[1] = 1
     name: Annotated[str, Field(pattern=INDEX_NAME)]
-    version: Annotated[int, Field(ge=1)]
-    created_at: str
+    version: Annotated[Count, Field(ge=1)]
+    created_at: Moment
     release: str
     n_rows: Count
     n_live: Count
     next_ordinal: Count
-    dim: Annotated[int, Field(ge=1)]
+    dim: Annotated[int, Field(ge=1, le=65_536)]
     metric: Metric
     vector_dtype: Literal["float16"] = "float16"
     recipe: str
-    n_lists: Count
+    n_lists: Annotated[int, Field(ge=0, le=(1 << 31) - 1)]
     default_n_probe: Annotated[int, Field(ge=0, le=2048)]
     default_oversample: Annotated[float, Field(ge=0)] = 10.0
     seed: int
@@ -179,6 +191,17 @@ class Manifest(_Value):
             raise ValueError(
                 f"default_n_probe {self.default_n_probe} exceeds n_lists {self.n_lists}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _probes_fit(self) -> "Manifest":
+        towers = (self.encoder.question, self.encoder.passage) if self.encoder else ()
+        for tower in towers:
+            wanted = [tower.dim] * len(tower.probe_texts)
+            if [len(row) for row in tower.probe_vectors] != wanted:
+                raise ValueError(f"probe_vectors are not one of {tower.dim} values a probe text")
+            if not all(math.isfinite(value) for row in tower.probe_vectors for value in row):
+                raise ValueError("probe_vectors are not all finite")
         return self
 
     def entries(self) -> tuple[FileEntry, ...]:

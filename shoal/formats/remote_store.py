@@ -88,7 +88,7 @@ class Remote:
             except FileNotFoundError:
                 return ()
         names = [path.split("/")[-2:] for path in found]
-        return tuple(sorted(int(v) for v, file in names if file == MANIFEST_FILE and v.isdigit()))
+        return tuple(sorted(int(v) for v, file in names if file == MANIFEST_FILE and v.isdecimal()))
 
     def sha256_of(self, name: str) -> str:
         """A file's SHA-256 in hex, by reading it back."""

@@ -71,7 +71,7 @@ def current_line(current: Current) -> bytes:
 def list_versions(index_dir: Path) -> tuple[int, ...]:
     """The versions whose folders exist, ascending; the live one is CURRENT's."""
     folders = (index_dir / VERSIONS_DIR).glob("[0-9]*")
-    return tuple(sorted(int(folder.name) for folder in folders if folder.name.isdigit()))
+    return tuple(sorted(int(folder.name) for folder in folders if folder.name.isdecimal()))
 
 
 def load_manifest(index_dir: Path, version: int | None = None) -> Manifest:

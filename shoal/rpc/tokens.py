@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from shoal.errors import ConfigError
+from shoal.yaml_text import parse_yaml
 
 SEARCH, ENCODE, ADMIN = "search", "encode", "admin"
 SCOPES = frozenset((SEARCH, ENCODE, ADMIN))
@@ -71,12 +72,11 @@ def read_tokens(path: Path) -> tuple[Grant, ...]:
         ConfigError: naming the file, the entry and what is wrong with it.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as failure:
         raise ConfigError(f"can't read the tokens file {path}: {failure.strerror}") from failure
-    except (UnicodeDecodeError, yaml.YAMLError) as failure:
-        why = " ".join(str(failure).split())
-        raise ConfigError(f"the tokens file {path} is not valid YAML: {why}") from failure
+    except ValueError as failure:
+        raise ConfigError(f"the tokens file {path} is not valid YAML: {failure}") from failure
     entries = content.get("tokens") if isinstance(content, dict) else None
     if not isinstance(content, dict) or set(content) != {"tokens"} or not isinstance(entries, list):
         raise ConfigError(f"the tokens file {path} must hold one list, named tokens")

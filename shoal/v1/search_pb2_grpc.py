@@ -90,7 +90,9 @@ class SearchServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetIndex(self, request, context):
-        """Describes one index. Errors: NOT_FOUND.
+        """Describes one index. Errors: INVALID_ARGUMENT (no name where several are served), NOT_FOUND,
+        FAILED_PRECONDITION (its shards are not those of the topology), UNAVAILABLE (no shard of it has
+        been reached).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,7 +49,10 @@ class SearchServiceStub:
     ListIndexes: _grpc.UnaryUnaryMultiCallable[_search_pb2.ListIndexesRequest, _search_pb2.ListIndexesResponse]
     """Names the indexes served."""
     GetIndex: _grpc.UnaryUnaryMultiCallable[_search_pb2.GetIndexRequest, _search_pb2.GetIndexResponse]
-    """Describes one index. Errors: NOT_FOUND."""
+    """Describes one index. Errors: INVALID_ARGUMENT (no name where several are served), NOT_FOUND,
+    FAILED_PRECONDITION (its shards are not those of the topology), UNAVAILABLE (no shard of it has
+    been reached).
+    """
 
 @_typing.type_check_only
 class SearchServiceAsyncStub(SearchServiceStub):
@@ -72,7 +75,10 @@ class SearchServiceAsyncStub(SearchServiceStub):
     ListIndexes: _aio.UnaryUnaryMultiCallable[_search_pb2.ListIndexesRequest, _search_pb2.ListIndexesResponse]  # type: ignore[assignment]
     """Names the indexes served."""
     GetIndex: _aio.UnaryUnaryMultiCallable[_search_pb2.GetIndexRequest, _search_pb2.GetIndexResponse]  # type: ignore[assignment]
-    """Describes one index. Errors: NOT_FOUND."""
+    """Describes one index. Errors: INVALID_ARGUMENT (no name where several are served), NOT_FOUND,
+    FAILED_PRECONDITION (its shards are not those of the topology), UNAVAILABLE (no shard of it has
+    been reached).
+    """
 
 class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
     """Searches indexes. Served by the router."""
@@ -116,6 +122,9 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _search_pb2.GetIndexRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_search_pb2.GetIndexResponse, _abc.Awaitable[_search_pb2.GetIndexResponse]]:
-        """Describes one index. Errors: NOT_FOUND."""
+        """Describes one index. Errors: INVALID_ARGUMENT (no name where several are served), NOT_FOUND,
+        FAILED_PRECONDITION (its shards are not those of the topology), UNAVAILABLE (no shard of it has
+        been reached).
+        """
 
 def add_SearchServiceServicer_to_server(servicer: SearchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

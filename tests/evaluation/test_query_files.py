@@ -49,6 +49,8 @@ def test_judgments_read_alike_in_every_form(tmp_path, name, text):
     [
         ('{"_id": "1", "text": "a"}\n{"_id": "2"\n', ":2", "not valid JSON"),
         ('{"_id": "1"}\n', ":1", "'_id' and a 'text'"),
+        ('{"a":' * 5_000, ":1", "not valid JSON"),
+        ('{"_id": "1", "text": "\\ud800"}', ":1", "half a surrogate pair"),
         ("1\ta\n1\tb\n", ":2", "seen before"),
         ("1\ta\tb\n", ":1", "3 columns"),
         ("1\t \n", ":1", "no text"),

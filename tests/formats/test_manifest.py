@@ -112,6 +112,14 @@ def test_a_folder_without_index_says_what_to_do(tmp_path: Path) -> None:
         load_manifest(tmp_path, 7)
 
 
+def _encoder(**changes: object) -> dict[str, object]:
+    tower = {
+        "fingerprint": "f", "dim": 2, "max_tokens": 9, "pooling": "mean", "normalized": True,
+        "probe_texts": ["a"], "probe_vectors": [[1.0, 0.0]],
+    }  # fmt: skip
+    return {"model": "m", "question": tower | changes, "passage": tower}
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
@@ -121,6 +129,14 @@ def test_a_folder_without_index_says_what_to_do(tmp_path: Path) -> None:
         ("n_rows", 4, "n_rows 4"),
         ("next_ordinal", 2, "next_ordinal"),
         ("name", "../up", "name"),
+        ("created_at", "yesterday", "created_at"),
+        ("next_ordinal", 1 << 63, "next_ordinal"),
+        ("dim", 65_537, "dim"),
+        ("n_lists", 1 << 31, "n_lists"),
+        ("default_oversample", float("inf"), "default_oversample"),
+        ("encoder", _encoder(probe_vectors=[[1.0]]), "probe_vectors"),
+        ("encoder", _encoder(probe_vectors=[[1.0, float("nan")]]), "probe_vectors"),
+        ("encoder", _encoder(dim=-1), "dim"),
     ],
 )
 def test_a_manifest_that_makes_no_sense_is_refused(
@@ -138,7 +154,16 @@ def test_a_manifest_that_makes_no_sense_is_refused(
 
 
 @pytest.mark.parametrize(
-    "path", ["../x", "data/../../etc/passwd", "/etc/passwd", "data/{sha}/../x", "data/{sha}/.x", ""]
+    "path",
+    [
+        "../x",
+        "data/../../etc/passwd",
+        "/etc/passwd",
+        "data/{sha}/../x",
+        "data/{sha}/.x",
+        "",
+        "data/{sha}/x\n",
+    ],
 )
 def test_names_cannot_leave_the_folder(path: str) -> None:
     """A manifest from elsewhere can't point at a file of this machine."""

@@ -85,6 +85,14 @@ def test_wrong_settings_are_named(argv, named):
         ("c.yaml", "port: yes please", "port"),
         ("c.yaml", "1: 2", "1"),
         ("c.yaml", "!!python/object/apply:os.system [true]", "not valid"),
+        ("c.yaml", "[" * 1_000, "nested too deeply"),
+        ("c.yaml", "mode: 2026-13-01", "month"),
+        ("c.yaml", "insecure: !!bool perhaps", "perhaps"),
+        ("c.yaml", "mode: !!timestamp now", "not valid"),
+        ("c.yaml", "port: 0x" + "f" * 5_000, "256 bits"),
+        ("c.toml", "port = 0x" + "f" * 5_000, "too long"),
+        ("c.toml", "port = " + "[" * 5_000, "not valid"),
+        ("c.yaml", "mode: &a [&b [&c [x]]]\nport: " + "{a: " * 20 + "*a" + "}" * 20, "..."),
     ],
 )
 def test_wrong_files_are_named(tmp_path, name, text, named):

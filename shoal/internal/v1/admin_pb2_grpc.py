@@ -65,7 +65,9 @@ class AdminServiceServicer(object):
 
     def ReloadIndex(self, request, context):
         """Moves an index to another version: loads it on every replica, switches, releases the old one.
-        Errors: FAILED_PRECONDITION (a replica could not load it; the old version serves on).
+        Errors: INVALID_ARGUMENT, NOT_FOUND (no such index), FAILED_PRECONDITION (a replica could not load
+        it, or another move is under way; the old version serves on), DEADLINE_EXCEEDED, UNAVAILABLE (no
+        shard of it has been reached).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,6 +75,7 @@ class AdminServiceServicer(object):
 
     def Announce(self, request, context):
         """A replica says that it serves; it is forgotten when it stops saying so.
+        Errors: UNIMPLEMENTED (this release takes its replicas from the topology file alone).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,10 +37,14 @@ class AdminServiceStub:
     """Who serves what, as this router sees it now."""
     ReloadIndex: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ReloadIndexRequest, _admin_pb2.ReloadIndexResponse]
     """Moves an index to another version: loads it on every replica, switches, releases the old one.
-    Errors: FAILED_PRECONDITION (a replica could not load it; the old version serves on).
+    Errors: INVALID_ARGUMENT, NOT_FOUND (no such index), FAILED_PRECONDITION (a replica could not load
+    it, or another move is under way; the old version serves on), DEADLINE_EXCEEDED, UNAVAILABLE (no
+    shard of it has been reached).
     """
     Announce: _grpc.UnaryUnaryMultiCallable[_admin_pb2.AnnounceRequest, _admin_pb2.AnnounceResponse]
-    """A replica says that it serves; it is forgotten when it stops saying so."""
+    """A replica says that it serves; it is forgotten when it stops saying so.
+    Errors: UNIMPLEMENTED (this release takes its replicas from the topology file alone).
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -51,10 +55,14 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Who serves what, as this router sees it now."""
     ReloadIndex: _aio.UnaryUnaryMultiCallable[_admin_pb2.ReloadIndexRequest, _admin_pb2.ReloadIndexResponse]  # type: ignore[assignment]
     """Moves an index to another version: loads it on every replica, switches, releases the old one.
-    Errors: FAILED_PRECONDITION (a replica could not load it; the old version serves on).
+    Errors: INVALID_ARGUMENT, NOT_FOUND (no such index), FAILED_PRECONDITION (a replica could not load
+    it, or another move is under way; the old version serves on), DEADLINE_EXCEEDED, UNAVAILABLE (no
+    shard of it has been reached).
     """
     Announce: _aio.UnaryUnaryMultiCallable[_admin_pb2.AnnounceRequest, _admin_pb2.AnnounceResponse]  # type: ignore[assignment]
-    """A replica says that it serves; it is forgotten when it stops saying so."""
+    """A replica says that it serves; it is forgotten when it stops saying so.
+    Errors: UNIMPLEMENTED (this release takes its replicas from the topology file alone).
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Operates a router. Served by the router."""
@@ -74,7 +82,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ReloadIndexResponse, _abc.Awaitable[_admin_pb2.ReloadIndexResponse]]:
         """Moves an index to another version: loads it on every replica, switches, releases the old one.
-        Errors: FAILED_PRECONDITION (a replica could not load it; the old version serves on).
+        Errors: INVALID_ARGUMENT, NOT_FOUND (no such index), FAILED_PRECONDITION (a replica could not load
+        it, or another move is under way; the old version serves on), DEADLINE_EXCEEDED, UNAVAILABLE (no
+        shard of it has been reached).
         """
 
     @_abc_1.abstractmethod
@@ -83,6 +93,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.AnnounceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.AnnounceResponse, _abc.Awaitable[_admin_pb2.AnnounceResponse]]:
-        """A replica says that it serves; it is forgotten when it stops saying so."""
+        """A replica says that it serves; it is forgotten when it stops saying so.
+        Errors: UNIMPLEMENTED (this release takes its replicas from the topology file alone).
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

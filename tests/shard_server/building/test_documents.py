@@ -12,6 +12,7 @@ from shard_server.building.documents import (
     split_plain,
     split_rst,
 )
+from shoal.errors import CorpusError
 
 
 def outline(sections: list[Section]) -> list[tuple[int, str, str]]:
@@ -56,6 +57,28 @@ def test_html_keeps_text_and_drops_scripts() -> None:
         (2, "Sub", "a b"),
     ]
     assert "a\n  b" in split_html(text)[2].text
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("a<![if x]>b<![endif]>c", "abc"),
+        ("a<![x[y]]>b", "ab"),
+        ("a&#65;&#0000065;&#65 b", "aAAA b"),
+        (f"a&#{'0' * 5_000}65;b", "aAb"),
+        (f"a&#{'9' * 5_000};b", "a\ufffdb"),
+    ],
+)
+def test_html_that_browsers_take_is_taken(text: str, read: str) -> None:
+    """Marked sections are comments, and a reference may have any number of digits."""
+    assert outline(split_html(text)) == [(0, "", read)]
+
+
+def test_a_name_that_is_no_text_is_told(tmp_path: Path) -> None:
+    """Linux takes any bytes for a name, and a passage's id none but UTF-8."""
+    (tmp_path / "\udcff.txt").write_text("words")
+    with pytest.raises(CorpusError, match="half a surrogate pair"):
+        list(read_corpus(str(tmp_path)))
 
 
 def test_plain_text_is_one_section() -> None:
