@@ -8,12 +8,10 @@ are read from `shared/data` beside the checkout.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import bm25s
-import ir_measures
 import numpy as np
 import numpy.typing as npt
 
@@ -32,23 +30,16 @@ from bench.corpora import (
 from encoder_service.bulk import PassageEncoder
 from encoder_service.model import load_encoder
 from shoal.client import Client
-from shoal.evaluation.files import Judgment, read_qrels, read_queries
-from shoal.evaluation.score import EvalPlan, evaluate, parse_metrics
+from shoal.evaluation.metrics import parse_metrics
+from shoal.evaluation.rankings import Found
+from shoal.evaluation.score import EvalPlan, evaluate, score
+from shoal.evaluation.sets import QuestionSet, read_set
 
 SETS = ("xquad_en", "squad_tr_visible")
 METRICS = ("Success@1", "Success@20")
 DEPTH = 20
 SHARDS = 4
 N_RECALL = 1_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TestSet:
-    """Questions by id and their judgments."""
-
-    name: str
-    queries: Mapping[str, str]
-    qrels: Sequence[Judgment]
 
 
 def main() -> None:
@@ -62,11 +53,7 @@ def main() -> None:
     lines = []
     for name in SETS:
         folder = SHARED / name
-        test_set = TestSet(
-            name=name,
-            queries=read_queries(folder / "queries.jsonl.gz"),
-            qrels=read_qrels(folder / "qrels.tsv.gz"),
-        )
+        test_set = read_set(folder, name)
         corpus = encoded_corpus([str(folder)], name)
         lines += _measure(test_set, corpus, encoder, recipe=None, n_probes=(None,))
         lines += _measure(
@@ -88,14 +75,14 @@ def main() -> None:
 
 
 def _measure(
-    test_set: TestSet,
+    test_set: QuestionSet,
     corpus: EncodedCorpus,
     encoder: PassageEncoder,
     *,
     recipe: str | None,
     n_probes: Sequence[int | None],
 ) -> list[tuple[str, ...]]:
-    texts = [test_set.queries[i] for i in dict.fromkeys(j.query_id for j in test_set.qrels)]
+    texts = [test_set.queries[query_id] for query_id in test_set.asked]
     rankings = {
         "exact float32": _exact(corpus, encoder.encode_queries(texts)),
         "BM25": _bm25(corpus, texts),
@@ -106,7 +93,7 @@ def _measure(
     with served(folder) as target:
         for n_probe in n_probes:
             plan = EvalPlan(target=target, metrics=METRICS, options={"n_probe": n_probe})
-            report = evaluate(plan, test_set.queries, test_set.qrels)
+            report = evaluate(plan, test_set)
             how = f"Shoal, {SHARDS} shards, {manifest_of(folder).recipe}"
             if report.candidates:
                 how += f", {report.candidates} candidates"
@@ -167,18 +154,15 @@ def _bm25(corpus: EncodedCorpus, texts: Sequence[str]) -> list[list[int]]:
 
 
 def _score(
-    test_set: TestSet, corpus: EncodedCorpus, rankings: Sequence[Sequence[int]]
+    test_set: QuestionSet, corpus: EncodedCorpus, rankings: Sequence[Sequence[int]]
 ) -> dict[str, float]:
-    measures = parse_metrics(METRICS)
-    judged = dict.fromkeys(judgment.query_id for judgment in test_set.qrels)
-    run = [
-        ir_measures.ScoredDoc(query_id, corpus.passages[row].id, -float(rank))
-        for query_id, rows in zip(judged, rankings, strict=True)
-        for rank, row in enumerate(rows)
-    ]
-    qrels = [ir_measures.Qrel(j.query_id, j.passage_id, j.relevance) for j in test_set.qrels]
-    figures = ir_measures.calc_aggregate(list(measures.values()), qrels, run)
-    return {name: float(figures[measure]) for name, measure in measures.items()}
+    found = {
+        query_id: tuple(
+            Found(corpus.passages[row].id, -float(rank)) for rank, row in enumerate(rows)
+        )
+        for query_id, rows in zip(test_set.asked, rankings, strict=True)
+    }
+    return dict(score(parse_metrics(METRICS), test_set, found).figures)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def read_queries(path: Path) -> dict[str, str]:
         CorpusError: beginning with file:line.
     """
     queries: dict[str, str] = {}
-    for where, line in _lines(path):
+    for where, line in lines_of(path):
         if line.startswith("{"):
             query_id, text = _json_query(where, line)
         else:
@@ -65,7 +65,7 @@ def read_qrels(path: Path) -> list[Judgment]:
     """
     judgments: list[Judgment] = []
     is_first = True
-    for where, line in _lines(path):
+    for where, line in lines_of(path):
         columns = line.split("\t") if "\t" in line else line.split()
         if len(columns) not in {3, 4}:
             raise CorpusError(
@@ -103,8 +103,12 @@ def _json_query(where: str, line: str) -> tuple[str, str]:
     return str(query_id), text
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Each line that isn't empty, with where it stands."""
+def lines_of(path: Path) -> Iterator[tuple[str, str]]:
+    """Each line that isn't empty, with where it stands: a plain or gzipped file, UTF-8.
+
+    Raises:
+        CorpusError: beginning with file:line.
+    """
     number = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:

@@ -1,34 +1,45 @@
-"""Metrics of a served index: every judged query is searched, and its ranking scored.
+"""A set of questions through a searcher: rankings, each question's values, figures, intervals.
 
-The rank decides, not the score: what the cluster put first counts as first, ties included, where
-trec_eval would order ties by id. Metrics are ir-measures' own.
+The searcher is a running cluster (`ask_cluster`) or a sparse baseline (`ask_sparse`); what is made
+of their rankings is one and the same.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
-
-import ir_measures
 
 from shoal.answers import Answers
 from shoal.client import Client
 from shoal.credentials import NO_CREDENTIALS, Credentials
-from shoal.errors import CorpusError, InvalidArgumentError
-from shoal.evaluation.files import Judgment
+from shoal.evaluation import bootstrap
+from shoal.evaluation.metrics import (
+    Metric,
+    Values,
+    check_set,
+    depth_of,
+    figures_of,
+    needs_text,
+    parse_metrics,
+    values_by_question,
+)
+from shoal.evaluation.rankings import Found, Rankings
+from shoal.evaluation.sets import QuestionSet
+from shoal.evaluation.sparse import SparseSearch, top_rows
 from shoal.requests import SearchOptions
 
-_K_WITHOUT_CUTOFF = 100
-_MAX_K = 1000
 _CALLS_IN_FLIGHT = 2
+_HITS_WITH_TEXT = 20_000
+
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalPlan:
     """What to measure: metrics as ir-measures names them ("Success@20"), and how to search.
 
-    `k` None is the metrics' highest cutoff, or 100 where one has none.
+    `k` None is the metrics' highest cutoff, or 100 where one has none; `with_text` has the hits
+    bring their titles and texts even where no metric needs them.
     """
 
     target: str
@@ -36,15 +47,30 @@ class EvalPlan:
     k: int | None = None
     batch: int = 64
     timeout_s: float = 60.0
+    with_text: bool = False
     options: SearchOptions = field(default_factory=SearchOptions)
     credentials: Credentials = NO_CREDENTIALS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvalReport:
-    """Figures by metric name, and how they were had."""
+class Scored:
+    """A searcher's figures by metric name, with intervals for those that are means.
 
-    metrics: Mapping[str, float]
+    `values` are each question's, in the order of the set's `asked`.
+    """
+
+    figures: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    values: Mapping[str, Values]
+    rankings: Rankings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalReport:
+    """What a cluster scored, and how its answers were had; `coverage` is the least of any."""
+
+    scored: Scored
+    answers: tuple[Answers, ...]
     n_queries: int
     k: int
     index: str
@@ -52,110 +78,101 @@ class EvalReport:
     n_probe: int
     candidates: int
     n_truncated: int
+    coverage: float
     queries_per_s: float
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Figures by metric name."""
+        return self.scored.figures
 
 
 def evaluate(
     plan: EvalPlan,
-    queries: Mapping[str, str],
-    qrels: Sequence[Judgment],
-    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    questions: QuestionSet,
+    on_progress: OnProgress = lambda _done, _total: None,
 ) -> EvalReport:
-    """Searches every query that has a judgment, and scores the rankings.
+    """Searches every question of the set through the cluster, and scores the rankings.
 
     Args:
         plan: what to measure.
-        queries: texts by id.
-        qrels: the judgments.
+        questions: the set.
         on_progress: called with queries done and queries in all.
 
     Raises:
         InvalidArgumentError: an unknown metric, or a cutoff above k.
-        CorpusError: a judged query has no text.
+        CorpusError: a judged query has no text, or the set lacks what a metric needs.
         ShoalError: a search failed.
     """
-    measures = parse_metrics(plan.metrics)
-    k = _k_of(measures, plan.k)
-    judged = list(dict.fromkeys(judgment.query_id for judgment in qrels))
-    for query_id in judged:
-        if query_id not in queries:
-            raise CorpusError(
-                f"query {query_id!r} is judged, but the queries' file hasn't its text"
-            )
+    metrics = parse_metrics(plan.metrics)
+    k = depth_of(metrics, plan.k)
+    check_set(metrics, questions)
+    asked = questions.asked
     begun_s = time.perf_counter()
-    batches = [judged[i : i + plan.batch] for i in range(0, len(judged), plan.batch)]
-    answers = _search_all(plan, k, [[queries[i] for i in ids] for ids in batches], on_progress)
+    answers = _ask_cluster(
+        plan, k, [questions.queries[query_id] for query_id in asked],
+        with_text=plan.with_text or needs_text(metrics), on_progress=on_progress,
+    )  # fmt: skip
     took_s = time.perf_counter() - begun_s
-    # minus the rank as the score keeps the cluster's own order
-    run = [
-        ir_measures.ScoredDoc(query_id, hit.id, -float(rank))
-        for ids, part in zip(batches, answers, strict=True)
-        for query_id, result in zip(ids, part, strict=True)
-        for rank, hit in enumerate(result.hits)
-    ]
-    relevant = [ir_measures.Qrel(j.query_id, j.passage_id, j.relevance) for j in qrels]
-    figures = ir_measures.calc_aggregate(list(measures.values()), relevant, run)
+    results = [result for part in answers for result in part]
+    rankings = {
+        query_id: tuple(Found(h.id, h.score, h.title, h.text) for h in result.hits)
+        for query_id, result in zip(asked, results, strict=True)
+    }
     return EvalReport(
-        metrics={name: float(figures[measure]) for name, measure in measures.items()},
-        n_queries=len(judged),
+        scored=score(metrics, questions, rankings),
+        answers=tuple(answers),
+        n_queries=len(asked),
         k=k,
         index=answers[0].index,
         version=answers[0].version,
         n_probe=answers[0].n_probe,
         candidates=answers[0].candidates,
-        n_truncated=sum(result.query_truncated for part in answers for result in part),
-        queries_per_s=len(judged) / took_s,
+        n_truncated=sum(result.query_truncated for result in results),
+        coverage=min(part.coverage for part in answers),
+        queries_per_s=len(asked) / took_s,
     )
 
 
-def parse_metrics(names: Sequence[str]) -> dict[str, Any]:
-    """ir-measures' metrics by the names given.
-
-    Raises:
-        InvalidArgumentError: one that isn't known, or whose cutoff is above what a search returns.
-    """
-    measures = {}
-    for name in names:
-        try:
-            measures[name] = ir_measures.parse_measure(name)
-        except (NameError, ValueError, SyntaxError, TypeError) as failure:
-            raise InvalidArgumentError(
-                f"metric {name!r}: {failure}; such as Success@20, nDCG@10, RR@10, R@100",
-                field="metrics",
-            ) from failure
-        cutoff = measures[name].params.get("cutoff", 0)
-        if cutoff > _MAX_K:
-            raise InvalidArgumentError(
-                f"metric {name!r} needs {cutoff:,} hits a query, a search returns at most "
-                f"{_MAX_K:,}",
-                field="metrics",
-            )
-    if not measures:
-        raise InvalidArgumentError("no metrics; name some, such as Success@20", field="metrics")
-    return measures
+def score(metrics: Sequence[Metric], questions: QuestionSet, rankings: Rankings) -> Scored:
+    """The figures of rankings, whoever made them."""
+    values = values_by_question(metrics, questions, rankings)
+    means = {metric.name: values[metric.name] for metric in metrics if metric.is_mean}
+    return Scored(
+        figures=figures_of(metrics, values),
+        intervals=bootstrap.intervals(means),
+        values=values,
+        rankings=rankings,
+    )
 
 
-def _k_of(measures: Mapping[str, Any], k: int | None) -> int:
-    cutoffs: list[int] = [
-        measure.params.get("cutoff", _K_WITHOUT_CUTOFF) for measure in measures.values()
-    ]
-    if k is None:
-        return min(_MAX_K, max(cutoffs))
-    named = [(measure.params.get("cutoff", 0), name) for name, measure in measures.items()]
-    cutoff, name = max(named)
-    if cutoff > k:
-        raise InvalidArgumentError(f"{name} needs {cutoff} hits a query, k is {k}", field="k")
-    return k
-
-
-def _search_all(
-    plan: EvalPlan,
+def ask_sparse(
+    search: SparseSearch,
+    passages: Sequence[Found],
+    questions: QuestionSet,
     k: int,
-    batches: Sequence[Sequence[str]],
-    on_progress: Callable[[int, int], None],
+    on_progress: OnProgress = lambda _done, _total: None,
+) -> Rankings:
+    """The baseline's rankings of the set's questions over `passages`, its corpus in order."""
+    rankings = {}
+    asked = questions.asked
+    for number, query_id in enumerate(asked, start=1):
+        scores = search.scores(questions.queries[query_id])
+        rankings[query_id] = tuple(
+            passages[row]._replace(score=float(scores[row])) for row in top_rows(scores, k)
+        )
+        on_progress(number, len(asked))
+    return rankings
+
+
+def _ask_cluster(
+    plan: EvalPlan, k: int, texts: Sequence[str], *, with_text: bool, on_progress: OnProgress
 ) -> list[Answers]:
-    options: SearchOptions = {"priority": "bulk", **plan.options, "k": k, "fields": ()}
-    n_queries = sum(len(batch) for batch in batches)
+    fields = ("title", "text") if with_text else ()
+    options: SearchOptions = {"priority": "bulk", **plan.options, "k": k, "fields": fields}
+    # a router refuses calls whose passages would not fit a message
+    size = max(1, min(plan.batch, _HITS_WITH_TEXT // k)) if with_text else plan.batch
+    batches = [texts[i : i + size] for i in range(0, len(texts), size)]
     answers: list[Answers] = []
     n_done = 0
     # two calls in flight: one is encoded while the other is searched
@@ -172,7 +189,7 @@ def _search_all(
             for answer in pool.map(search, batches):
                 answers.append(answer)
                 n_done += len(answer)
-                on_progress(n_done, n_queries)
+                on_progress(n_done, len(texts))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     return answers

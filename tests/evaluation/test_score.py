@@ -7,7 +7,9 @@ import pytest
 
 from shoal import errors
 from shoal.evaluation.files import Judgment
-from shoal.evaluation.score import EvalPlan, evaluate, parse_metrics
+from shoal.evaluation.metrics import parse_metrics
+from shoal.evaluation.score import EvalPlan, evaluate
+from shoal.evaluation.sets import QuestionSet
 from shoal.rpc.interceptor import ShoalInterceptor
 from shoal.v1 import priority_pb2, search_pb2_grpc
 from shoal.v1 import search_pb2 as pb
@@ -56,12 +58,13 @@ async def ranked():
 
 QUERIES = {"a": "qa", "b": "qb", "c": "qc", "unjudged": "qa"}
 QRELS = [Judgment("a", "p1", 1), Judgment("b", "p1", 1), Judgment("c", "p1", 1)]
+SET = QuestionSet(name="abc", queries=QUERIES, qrels=QRELS)
 
 
 async def run(ranked, **plan):
     plan = {"metrics": ("Success@1", "Success@3", "RR@3"), "batch": 2, **plan}
     plan = EvalPlan(target=ranked.target, **plan)
-    return await asyncio.to_thread(evaluate, plan, QUERIES, QRELS)
+    return await asyncio.to_thread(evaluate, plan, SET)
 
 
 async def test_metrics_are_those_of_the_ranking(ranked):
@@ -96,7 +99,7 @@ def test_a_judged_query_without_text_is_refused():
     """A query that can't be asked must not count as a miss."""
     plan = EvalPlan(target="x", metrics=("RR",))
     with pytest.raises(errors.CorpusError, match="'z' is judged"):
-        evaluate(plan, QUERIES, [Judgment("z", "p1", 1)])
+        evaluate(plan, QuestionSet(name="z", queries=QUERIES, qrels=[Judgment("z", "p1", 1)]))
 
 
 @pytest.mark.parametrize("names", [(), ("Foo@1",), ("Success@",)])
@@ -108,7 +111,7 @@ def test_an_unknown_metric_is_refused(names):
 
 def test_a_cutoff_beyond_what_a_search_returns_is_refused():
     """R@1001 from 1,000 hits would be R@1000 under another name."""
-    assert list(parse_metrics(["R@1000"])) == ["R@1000"]
+    assert [metric.name for metric in parse_metrics(["R@1000"])] == ["R@1000"]
     with pytest.raises(errors.InvalidArgumentError, match=r"'R@1001' needs 1,001") as caught:
         parse_metrics(["Success@1", "R@1001"])
     assert caught.value.field == "metrics"

@@ -1,0 +1,156 @@
+"""What is asked: questions with what answers them, from a BEIR folder, single files, or DPR's JSON.
+
+Rule: a record that can't be used is one CorpusError; a question that nothing judges is left out.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shoal.errors import CorpusError
+from shoal.evaluation.files import Judgment, lines_of, read_qrels, read_queries
+from shoal.evaluation.words import AnswerMatch
+
+_QUERIES = ("queries.jsonl", "queries.jsonl.gz", "queries.tsv", "queries.tsv.gz")
+_QRELS = ("qrels.tsv", "qrels.tsv.gz", "qrels/test.tsv", "qrels/test.tsv.gz")
+_DPR_ID = ("passage_id", "psg_id", "id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionSet:
+    """Questions by id, the passages judged for them, and their answers where those are known."""
+
+    name: str
+    queries: Mapping[str, str]
+    qrels: Sequence[Judgment]
+    answers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> list[str]:
+        """Ids of the questions to ask, in the order of the judgments: those judged, else those
+        with answers.
+
+        Raises:
+            CorpusError: one of them has no text.
+        """
+        ids = list(dict.fromkeys(j.query_id for j in self.qrels)) or list(self.answers)
+        for query_id in ids:
+            if query_id not in self.queries:
+                raise CorpusError(
+                    f"query {query_id!r} is judged, but the queries' file hasn't its text"
+                )
+        return ids
+
+
+def read_set(path: Path, name: str = "") -> QuestionSet:
+    """A BEIR folder's questions, or those of DPR's JSON.
+
+    Raises:
+        CorpusError: naming what is missing or broken.
+    """
+    if path.is_dir():
+        queries = _one_of(path, _QUERIES)
+        return read_files(queries, _one_of(path, _QRELS), name or path.resolve().name)
+    if path.name.removesuffix(".gz").endswith(".json"):
+        return _read_dpr(path, name or path.name.partition(".")[0])
+    raise CorpusError(f"{path}: a set is a BEIR folder (queries.jsonl, qrels.tsv) or DPR's .json")
+
+
+def read_files(queries: Path, qrels: Path | None, name: str = "") -> QuestionSet:
+    """A set of two files; without judgments, the questions that have answers.
+
+    Raises:
+        CorpusError: beginning with file:line.
+    """
+    if queries.name.removesuffix(".gz").endswith(".json"):
+        given = _read_dpr(queries, name)
+        judged = given.qrels if qrels is None else read_qrels(qrels)
+        return QuestionSet(name=name, queries=given.queries, qrels=judged, answers=given.answers)
+    answers = read_answers(queries)
+    if qrels is None and not answers:
+        raise CorpusError(f"{queries}: no question has 'answers'; give --qrels FILE")
+    return QuestionSet(
+        name=name,
+        queries=read_queries(queries),
+        qrels=[] if qrels is None else read_qrels(qrels),
+        answers=answers,
+    )
+
+
+def read_answers(path: Path) -> dict[str, tuple[str, ...]]:
+    """Answers by query id, of a JSONL whose objects have `answers`, or `metadata.answers`.
+
+    Raises:
+        CorpusError: answers that are no texts, or have no word in them.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for where, line in lines_of(path):
+        if not line.startswith("{"):
+            return {}
+        record = json.loads(line)  # `read_queries` tells what is wrong with a line
+        metadata = record.get("metadata")
+        given = record.get(
+            "answers", metadata.get("answers") if isinstance(metadata, dict) else None
+        )
+        if given is not None:
+            found[str(record.get("_id", record.get("id")))] = _answers(given, where)
+    return found
+
+
+def _read_dpr(path: Path, name: str) -> QuestionSet:
+    records = read_json_list(path)
+    queries: dict[str, str] = {}
+    answers: dict[str, tuple[str, ...]] = {}
+    qrels: list[Judgment] = []
+    for number, record in enumerate(records):
+        where = f"{path}[{number}]"
+        if not isinstance(record, dict) or not isinstance(record.get("question"), str):
+            raise CorpusError(f"{where}: no field 'question' with a text in it")
+        query_id = str(record.get("id", record.get("question_id", number)))
+        if query_id in queries:
+            raise CorpusError(f"{where}: question id {query_id!r} was seen before")
+        queries[query_id] = record["question"]
+        if record.get("answers"):
+            answers[query_id] = _answers(record["answers"], where)
+        for positive in record.get("positive_ctxs", []):
+            passage_id = next((positive[key] for key in _DPR_ID if key in positive), None)
+            if passage_id is not None:
+                qrels.append(Judgment(query_id, str(passage_id), 1))
+    if not qrels and not answers:
+        raise CorpusError(f"{path}: no question has answers, nor positive_ctxs with ids")
+    return QuestionSet(name=name, queries=queries, qrels=qrels, answers=answers)
+
+
+def read_json_list(path: Path) -> list[Any]:
+    """The list that a .json or .json.gz holds.
+
+    Raises:
+        CorpusError: it isn't readable, or no list.
+    """
+    text = "\n".join(line for _, line in lines_of(path))
+    try:
+        records = json.loads(text)
+    except ValueError as failure:
+        raise CorpusError(f"{path}: not JSON: {failure}") from failure
+    if not isinstance(records, list) or not records:
+        raise CorpusError(f"{path}: DPR's data is a list of objects")
+    return records
+
+
+def _answers(given: Any, where: str) -> tuple[str, ...]:
+    listed = [given] if isinstance(given, str) else given
+    if not isinstance(listed, list) or not all(isinstance(answer, str) for answer in listed):
+        raise CorpusError(f"{where}: 'answers' must be a list of texts")
+    for answer in listed:
+        if not AnswerMatch([answer]):
+            raise CorpusError(f"{where}: answer {answer!r} has no word in it")
+    return tuple(listed)
+
+
+def _one_of(folder: Path, names: Sequence[str]) -> Path:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise CorpusError(f"{folder}: has no {names[0]} (nor {', '.join(names[1:])})")
