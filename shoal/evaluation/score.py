@@ -6,13 +6,13 @@ of their rankings is one and the same.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from shoal.answers import Answers
+from shoal.answers import Hit, Served
 from shoal.client import Client
 from shoal.credentials import NO_CREDENTIALS, Credentials
 from shoal.evaluation import bootstrap
+from shoal.evaluation.asking import ask
 from shoal.evaluation.metrics import (
     Metric,
     Values,
@@ -27,9 +27,6 @@ from shoal.evaluation.rankings import Found, Rankings
 from shoal.evaluation.sets import QuestionSet
 from shoal.evaluation.sparse import SparseSearch, top_rows
 from shoal.requests import SearchOptions
-
-_CALLS_IN_FLIGHT = 2
-_HITS_WITH_TEXT = 20_000
 
 OnProgress = Callable[[int, int], None]
 
@@ -66,11 +63,19 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call: which questions it asked, and how they were answered; the hits are left out."""
+
+    query_ids: tuple[str, ...]
+    served: Served
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvalReport:
     """What a cluster scored, and how its answers were had; `coverage` is the least of any."""
 
     scored: Scored
-    answers: tuple[Answers, ...]
+    calls: tuple[Call, ...]
     n_queries: int
     k: int
     index: str
@@ -108,28 +113,39 @@ def evaluate(
     k = depth_of(metrics, plan.k)
     check_set(metrics, questions)
     asked = questions.asked
+    with_text = plan.with_text or needs_text(metrics)
+    options: SearchOptions = {
+        **plan.options, "k": k, "fields": ("title", "text") if with_text else ()
+    }  # fmt: skip
+    texts = [questions.queries[query_id] for query_id in asked]
+    calls: list[Call] = []
+    rankings: dict[str, tuple[Found, ...]] = {}
+    kept: dict[str, Found] = {}
+    n_truncated = 0
     begun_s = time.perf_counter()
-    answers = _ask_cluster(
-        plan, k, [questions.queries[query_id] for query_id in asked],
-        with_text=plan.with_text or needs_text(metrics), on_progress=on_progress,
-    )  # fmt: skip
+    shown = plan.credentials
+    with Client(plan.target, token=shown.token, tls=shown.tls) as client:
+        for answers in ask(client, texts, options=options, batch=plan.batch,
+                           timeout_s=plan.timeout_s):  # fmt: skip
+            ids = asked[len(rankings) : len(rankings) + len(answers)]
+            for query_id, result in zip(ids, answers, strict=True):
+                rankings[query_id] = tuple(_found(hit, kept) for hit in result.hits)
+            calls.append(Call(query_ids=tuple(ids), served=replace(answers, results=())))
+            n_truncated += sum(result.query_truncated for result in answers)
+            on_progress(len(rankings), len(asked))
     took_s = time.perf_counter() - begun_s
-    results = [result for part in answers for result in part]
-    rankings = {
-        query_id: tuple(Found(h.id, h.score, h.title, h.text) for h in result.hits)
-        for query_id, result in zip(asked, results, strict=True)
-    }
+    first = calls[0].served
     return EvalReport(
         scored=score(metrics, questions, rankings),
-        answers=tuple(answers),
+        calls=tuple(calls),
         n_queries=len(asked),
         k=k,
-        index=answers[0].index,
-        version=answers[0].version,
-        n_probe=answers[0].n_probe,
-        candidates=answers[0].candidates,
-        n_truncated=sum(result.query_truncated for result in results),
-        coverage=min(part.coverage for part in answers),
+        index=first.index,
+        version=first.version,
+        n_probe=first.n_probe,
+        candidates=first.candidates,
+        n_truncated=n_truncated,
+        coverage=min(call.served.coverage for call in calls),
         queries_per_s=len(asked) / took_s,
     )
 
@@ -165,31 +181,7 @@ def ask_sparse(
     return rankings
 
 
-def _ask_cluster(
-    plan: EvalPlan, k: int, texts: Sequence[str], *, with_text: bool, on_progress: OnProgress
-) -> list[Answers]:
-    fields = ("title", "text") if with_text else ()
-    options: SearchOptions = {"priority": "bulk", **plan.options, "k": k, "fields": fields}
-    # a router refuses calls whose passages would not fit a message
-    size = max(1, min(plan.batch, _HITS_WITH_TEXT // k)) if with_text else plan.batch
-    batches = [texts[i : i + size] for i in range(0, len(texts), size)]
-    answers: list[Answers] = []
-    n_done = 0
-    # two calls in flight: one is encoded while the other is searched
-    shown = plan.credentials
-    with (
-        Client(plan.target, token=shown.token, tls=shown.tls) as client,
-        ThreadPoolExecutor(_CALLS_IN_FLIGHT) as pool,
-    ):
-
-        def search(batch: Sequence[str]) -> Answers:
-            return client.search_many(batch, timeout_s=plan.timeout_s, **options)
-
-        try:
-            for answer in pool.map(search, batches):
-                answers.append(answer)
-                n_done += len(answer)
-                on_progress(n_done, len(texts))
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-    return answers
+def _found(hit: Hit, kept: dict[str, Found]) -> Found:
+    """The hit; a passage's texts are kept once, however many questions find it."""
+    first = kept.setdefault(hit.id, Found(hit.id, hit.score, hit.title, hit.text))
+    return first._replace(score=hit.score)

@@ -14,7 +14,6 @@ from shoal.evaluation.files import Judgment, lines_of, read_qrels, read_queries
 from shoal.evaluation.words import AnswerMatch
 
 _QUERIES = ("queries.jsonl", "queries.jsonl.gz", "queries.tsv", "queries.tsv.gz")
-_QRELS = ("qrels.tsv", "qrels.tsv.gz", "qrels/test.tsv", "qrels/test.tsv.gz")
 _DPR_ID = ("passage_id", "psg_id", "id")
 
 
@@ -44,15 +43,19 @@ class QuestionSet:
         return ids
 
 
-def read_set(path: Path, name: str = "") -> QuestionSet:
+def read_set(path: Path, name: str = "", *, split: str = "test") -> QuestionSet:
     """A BEIR folder's questions, or those of DPR's JSON.
+
+    The folder's judgments are qrels.tsv, else qrels/<split>.tsv.
 
     Raises:
         CorpusError: naming what is missing or broken.
     """
     if path.is_dir():
         queries = _one_of(path, _QUERIES)
-        return read_files(queries, _one_of(path, _QRELS), name or path.resolve().name)
+        qrels = _one_of(path, [f"{form}{end}" for form in ("qrels.tsv", f"qrels/{split}.tsv")
+                               for end in ("", ".gz")])  # fmt: skip
+        return read_files(queries, qrels, name or path.resolve().name)
     if path.name.removesuffix(".gz").endswith(".json"):
         return _read_dpr(path, name or path.name.partition(".")[0])
     raise CorpusError(f"{path}: a set is a BEIR folder (queries.jsonl, qrels.tsv) or DPR's .json")

@@ -1,0 +1,1 @@
+"""Mining: passages that look right and are wrong, for training to learn from."""
