@@ -136,6 +136,7 @@ def load_encoder(
     query_prompt: str | None = None,
     passage_prompt: str | None = None,
     n_threads: int = 0,
+    whole_texts: bool = False,
 ) -> DualEncoder:
     """Loads a dual encoder.
 
@@ -147,6 +148,7 @@ def load_encoder(
         query_prompt: in place of the model's own; None keeps that.
         passage_prompt: likewise.
         n_threads: threads of a pass; 0 is OMP_NUM_THREADS or all cores.
+        whole_texts: cut texts only where the network ends, as `load_towers`.
 
     Raises:
         ConfigError: a model that can't be found or loaded, or a device that isn't there.
@@ -158,7 +160,9 @@ def load_encoder(
             f"backend onnxruntime serves float32 on a CPU, not {dtype} on {device}; use torch"
         )
     source = find_model(model)
-    towers = load_towers(source, query_prompt=query_prompt, passage_prompt=passage_prompt)
+    towers = load_towers(
+        source, query_prompt=query_prompt, passage_prompt=passage_prompt, whole_texts=whole_texts
+    )
     n_threads = n_threads or n_cores()
     torch.set_num_threads(n_threads)
     chosen: Backend = "torch"

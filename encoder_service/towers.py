@@ -25,6 +25,8 @@ from shoal.errors import ConfigError
 
 _NO_LIMIT = 1_000_000  # transformers writes 1e30 where a tokenizer names no limit
 _MAX_TOKENS_WITHOUT_LIMIT = 512
+_POSITIONS_AFTER_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet"}
+"""Kinds of networks that count positions from behind the padding's id."""
 
 
 # sentence-transformers' names for the prompts of each side, the first that a model has
@@ -54,6 +56,7 @@ def load_towers(
     query_prompt: str | None = None,
     passage_prompt: str | None = None,
     max_tokens: int | None = None,
+    whole_texts: bool = False,
 ) -> dict[Role, Tower]:
     """Loads both towers.
 
@@ -62,6 +65,8 @@ def load_towers(
         query_prompt: put before questions in place of the model's own prompt; None keeps that.
         passage_prompt: as `query_prompt`, for passages.
         max_tokens: cuts texts shorter than the models would; None leaves it to them.
+        whole_texts: read as far as the networks can, beyond where the models would cut: to
+            measure what cutting costs.
 
     Raises:
         ConfigError: a folder that can't be loaded, or towers whose vectors don't fit together.
@@ -77,7 +82,9 @@ def load_towers(
             models[folder],
             weights[folder],
             prompt=_own_prompt(models[folder], role) if prompt is None else prompt,
-            max_tokens=min(_max_tokens(models[folder]), max_tokens or _NO_LIMIT),
+            max_tokens=_longest(models[folder])
+            if whole_texts
+            else min(_max_tokens(models[folder]), max_tokens or _NO_LIMIT),
         )
     question, passage = towers[Role.QUERY], towers[Role.PASSAGE]
     if question.dim != passage.dim:
@@ -142,3 +149,12 @@ def _max_tokens(model: LoadedModel) -> int:
     positions = getattr(model.transformer.config, "max_position_embeddings", None) or _NO_LIMIT
     max_tokens = min(int(model.pretrained.model_max_length), int(positions))
     return max_tokens if max_tokens < _NO_LIMIT else _MAX_TOKENS_WITHOUT_LIMIT
+
+
+def _longest(model: LoadedModel) -> int:
+    """Tokens that the network has positions for; what the model cuts at where it names none."""
+    config = model.transformer.config
+    positions = int(getattr(config, "max_position_embeddings", None) or 0)
+    if config.model_type in _POSITIONS_AFTER_PADDING:
+        positions -= int(config.pad_token_id) + 1
+    return max(positions, _max_tokens(model))

@@ -6,7 +6,7 @@ reaches the k-th exact one: whichever of several equal passages was found.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -151,19 +151,33 @@ def _search(
     for start in range(0, n_queries, _BATCH):
         batch = slice(start, start + _BATCH)
         begun_s = time.perf_counter()
-        winners = _search_batch(shards, queries.vectors[batch], parameters)
+        winners = search_batch(shards, queries.vectors[batch], parameters)
         ms.append((time.perf_counter() - begun_s) * 1e3 / len(winners.scores))
         parts.append(_without_own(winners, queries.own[batch], parameters.k))
         progress("exact", min(n_queries, start + _BATCH), n_queries)
     return np.concatenate(parts), float(np.median(ms))
 
 
-def _search_batch(
-    shards: Sequence[ShardIndex], query_vectors: Matrix, parameters: SearchParameters
+def search_batch(
+    shards: Sequence[ShardIndex],
+    query_vectors: Matrix,
+    parameters: SearchParameters,
+    *,
+    answering: Collection[int] | None = None,
 ) -> merge.Winners:
+    """One search as the cluster does it: `parameters.candidates` are over all shards.
+
+    Args:
+        shards: all shards of one version.
+        query_vectors: float32 (n_queries, dim).
+        parameters: as a request's.
+        answering: the shards that answer; None is all of them.
+    """
     n_live = [shard.n_live for shard in shards[0].manifest.shards]
     parts = []
     for number, shard in enumerate(shards):
+        if answering is not None and number not in answering:
+            continue
         share = parameters.candidates and shard_candidates(
             parameters.candidates, n_live[number], sum(n_live)
         )

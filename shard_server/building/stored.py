@@ -87,14 +87,15 @@ class StoredIndex:
     def encode(self) -> GivenVectors:
         """The stored vectors, in the order of `passages`, under the index's own contract."""
         return GivenVectors(
-            self._vector_chunks(),
+            self.vector_chunks(),
             self.manifest.dim,
             where=str(self.index_dir),
             contract=self.manifest.encoder,
             origin=f"index {self.manifest_sha256}",
         )
 
-    def _vector_chunks(self) -> Iterator[npt.NDArray[np.float16]]:
+    def vector_chunks(self) -> Iterator[npt.NDArray[np.float16]]:
+        """The stored vectors, (n, dim) in the order of `passages`."""
         for places in self._chunks():
             chunk = np.empty((len(places), self.manifest.dim), dtype=np.float16)
             for number, at, rows in self._by_segment(places):

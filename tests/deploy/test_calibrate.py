@@ -132,7 +132,7 @@ def test_recall_is_that_of_the_oracle(index_dir, passage_vectors):
     truth = np.argsort(-(query_vectors @ stored.T), axis=1)[:, :10]
     shards = measure.open_shards(index_dir, manifest)
     parameters = measure.SearchParameters(k=10, n_probe=4, candidates=100)
-    found = measure._search_batch(shards, query_vectors, parameters).ordinals
+    found = measure.search_batch(shards, query_vectors, parameters).ordinals
     by_ids = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(truth, found, strict=True)])
     assert 0.3 < by_ids < 0.95
     measured = recall_of(index_dir, manifest, query_vectors, 10, (4, 100))
@@ -165,7 +165,7 @@ def test_a_query_is_not_found_by_its_own_row(index_dir):
     held_out = questions.from_stored(index_dir, manifest, n_queries=50)
     assert len(set(held_out.own.tolist())) == 50
     shards = measure.open_shards(index_dir, manifest)
-    winners = measure._search_batch(
+    winners = measure.search_batch(
         shards, held_out.vectors, measure.SearchParameters(k=5, exact=True)
     )
     assert (winners.ordinals[:, 0] == held_out.own).all()

@@ -1,0 +1,232 @@
+"""The waterfall of a running cluster: from exact float32 search, step by step, to what it answered.
+
+Levels, each with one thing changed: whole texts in float32 → cut as the index cuts them → rounded
+to float16 → the vectors that the index stores → its codes alone over all lists → n_probe →
+candidates rescored → each shard its share of them → the shards and the n_probe of each call as it
+was answered → the answers themselves. The first three need `float32`; an exact search has no codes.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from deploy.calibration.measure import open_shards
+from deploy.evaluation import float32
+from deploy.evaluation.exact import exact_search
+from deploy.evaluation.served_steps import Engine, Ranked, Settings
+from deploy.evaluation.waterfall import Level
+from shard_server.building.stored import StoredIndex
+from shoal.answers import Outcome
+from shoal.contract import EncoderContract
+from shoal.errors import ConfigError
+from shoal.evaluation.metrics import Metric, parse_metrics, values_by_question
+from shoal.evaluation.rankings import Found
+from shoal.evaluation.score import Call, EvalReport
+from shoal.evaluation.sets import QuestionSet
+from shoal.formats.manifest import Manifest
+from shoal.formats.versions import load_manifest
+from shoal.vectors import Matrix
+
+Progress = Callable[[str, int, int | None], None]
+
+
+class OfflineEncoder(float32.Reference, Protocol):
+    """The index's model, here; as `float32.Reference` for passages."""
+
+    contract: EncoderContract
+
+    def encode_queries(self, texts: Sequence[str]) -> Matrix:
+        """Vectors (n, dim) of questions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaders:
+    """Open the index's encoder, as it serves and reading on where it would cut."""
+
+    cutting: Callable[[EncoderContract], OfflineEncoder]
+    whole: Callable[[EncoderContract], OfflineEncoder]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Ladder:
+    """Collects levels: what was found by position becomes each question's values."""
+
+    metrics: Sequence[Metric]
+    questions: QuestionSet
+    passages: Sequence[Found]
+    levels: list[Level] = field(default_factory=list)
+
+    def add(self, name: str, change: str, ranked: Ranked | npt.NDArray[np.int64]) -> None:
+        rankings = {
+            query_id: tuple(self.passages[position] for position in positions)
+            for query_id, positions in zip(self.questions.asked, ranked, strict=True)
+        }
+        self.levels.append(
+            Level(
+                name=name,
+                change=change,
+                values=values_by_question(self.metrics, self.questions, rankings),
+            )
+        )
+
+
+def explain(
+    index_dir: Path,
+    questions: QuestionSet,
+    report: EvalReport,
+    loaders: Loaders,
+    *,
+    exact: bool,
+    float32_dir: Path | None,
+    progress: Progress,
+) -> list[Level]:
+    """The levels, the served answer last.
+
+    Args:
+        index_dir: the folder of the index that was asked.
+        questions: what was asked.
+        report: what the cluster scored.
+        loaders: of the index's encoder.
+        exact: whether the cluster was asked for an exact search.
+        float32_dir: keeps float32 vectors; None begins with the stored vectors.
+        progress: told of what is encoded and of "search" levels.
+
+    Raises:
+        ConfigError: another version is served, or an index that can't be explained.
+        IndexFormatError: a file of it does not verify.
+    """
+    stored, passages = _open(index_dir, report)
+    manifest = stored.manifest
+    assert manifest.encoder is not None
+    encoder = loaders.cutting(manifest.encoder)
+    texts = [questions.queries[query_id] for query_id in questions.asked]
+    query_vectors = encoder.encode_queries(texts)
+    engine = Engine(
+        shards=open_shards(index_dir, manifest),
+        stored=np.concatenate(list(stored.vector_chunks())),
+        ordinals=np.sort(np.concatenate([file.ordinals for file in stored.passage_files])),
+    )
+    metrics = parse_metrics(tuple(report.metrics))
+    ladder = _Ladder(metrics=metrics, questions=questions, passages=passages)
+    if float32_dir is not None:
+        float32.prepare(float32_dir, _identity(manifest.encoder, passages))
+        whole = loaders.whole(manifest.encoder)
+        vectors = float32.encode_again(float32_dir, passages, encoder, whole, progress)
+        whole_queries = whole.encode_queries(texts)
+        _unrounded(ladder, vectors, whole_queries, query_vectors, report.k, manifest)
+    ladder.add(
+        "stored vectors", "encoder's device and dtype at the build",
+        exact_search(query_vectors, engine.stored, report.k, manifest.metric),
+    )  # fmt: skip
+    is_exact = exact or manifest.recipe == "Flat"
+    wanted = report.calls[0].served
+    settings = Settings(
+        k=report.k,
+        n_probe=wanted.n_probe_wanted or wanted.n_probe,
+        candidates=report.candidates,
+    )
+    if not is_exact:
+        _compressed(ladder, engine, query_vectors, settings, manifest)
+    ladder.add(
+        "as answered", "shards that were missing, n_probe that was shrunk",
+        _as_answered(engine, query_vectors, report.calls, settings, exact=is_exact),
+    )  # fmt: skip
+    values = dict(report.scored.values)
+    ladder.levels.append(Level(name="served", change="served encoder and wire", values=values))
+    return ladder.levels
+
+
+def _unrounded(
+    ladder: _Ladder,
+    vectors: float32.Float32Vectors,
+    whole_queries: Matrix,
+    query_vectors: Matrix,
+    k: int,
+    manifest: Manifest,
+) -> None:
+    metric = manifest.metric
+    n_cut, n_all = len(vectors.whole_rows), len(vectors.cut)
+    whole = exact_search(whole_queries, vectors.of_whole_texts(), k, metric)
+    ladder.add("float32, whole texts", "", whole)
+    cut = exact_search(query_vectors, vectors.cut, k, metric)
+    ladder.add("float32, cut texts", f"truncation ({n_cut:,} of {n_all:,} passages cut)", cut)
+    rounded = vectors.cut.astype(np.float16)
+    ladder.add("float16", "float16 storage", exact_search(query_vectors, rounded, k, metric))
+
+
+def _compressed(
+    ladder: _Ladder, engine: Engine, query_vectors: Matrix, settings: Settings, manifest: Manifest
+) -> None:
+    k = settings.k
+    ladder.add(
+        "codes alone", f"compression ({manifest.recipe}), not rescored",
+        engine.by_codes(query_vectors, k, manifest.n_lists),
+    )  # fmt: skip
+    if manifest.n_lists:
+        ladder.add(
+            "codes alone, nearest lists", f"n_probe {settings.n_probe} of {manifest.n_lists:,}",
+            engine.by_codes(query_vectors, k, settings.n_probe),
+        )  # fmt: skip
+    if settings.candidates:
+        ladder.add(
+            "rescored", f"rescoring {settings.candidates:,} candidates",
+            engine.rescored(query_vectors, settings),
+        )  # fmt: skip
+        ladder.add(
+            "rescored in shards", f"candidates shared among {len(engine.shards)} shards",
+            engine.in_shares(query_vectors, settings),
+        )  # fmt: skip
+
+
+def _as_answered(
+    engine: Engine,
+    query_vectors: Matrix,
+    calls: Sequence[Call],
+    settings: Settings,
+    *,
+    exact: bool,
+) -> Ranked:
+    """Each call again with the shards that answered it and the n_probe that it used."""
+    ranked: Ranked = []
+    for call in calls:
+        own = query_vectors[len(ranked) : len(ranked) + len(call.query_ids)]
+        there = [each.shard for each in call.served.shards if each.outcome is Outcome.OK]
+        if exact:
+            ranked += engine.exactly(own, settings.k, there)
+            continue
+        used = Settings(
+            k=settings.k, n_probe=call.served.n_probe, candidates=call.served.candidates
+        )
+        ranked += engine.in_shares(own, used, there)
+    return ranked
+
+
+def _open(index_dir: Path, report: EvalReport) -> tuple[StoredIndex, list[Found]]:
+    manifest = load_manifest(index_dir)
+    if (manifest.name, manifest.version) != (report.index, report.version):
+        raise ConfigError(
+            f"the cluster serves version {report.version} of {report.index!r}, {index_dir} holds "
+            f"version {manifest.version} of {manifest.name!r}; reload the one, or name the other"
+        )
+    if manifest.encoder is None:
+        raise ConfigError(f"index {manifest.name!r} holds bare vectors: nothing can be encoded")
+    if manifest.n_live != manifest.n_rows:
+        raise ConfigError(
+            f"index {manifest.name!r} has superseded passages, which the waterfall can't leave "
+            "out yet; build it again from its corpus"
+        )
+    stored = StoredIndex.open(index_dir)
+    passages = [Found(p.id, 0.0, p.title, p.text) for p in stored.passages()]
+    return stored, passages
+
+
+def _identity(encoder: EncoderContract, passages: Sequence[Found]) -> str:
+    digest = hashlib.sha256(encoder.passage.fingerprint.encode())
+    for passage in passages:
+        digest.update(f"\0{passage.id}\0{passage.title}\0{passage.text}".encode())
+    return digest.hexdigest()
