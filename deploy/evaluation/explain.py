@@ -106,11 +106,7 @@ def explain(
     encoder = loaders.cutting(manifest.encoder)
     texts = [questions.queries[query_id] for query_id in questions.asked]
     query_vectors = encoder.encode_queries(texts)
-    engine = Engine(
-        shards=open_shards(index_dir, manifest),
-        stored=np.concatenate(list(stored.vector_chunks())),
-        ordinals=np.sort(np.concatenate([file.ordinals for file in stored.passage_files])),
-    )
+    engine = _engine(index_dir, stored)
     metrics = parse_metrics(tuple(report.metrics))
     ladder = _Ladder(metrics=metrics, questions=questions, passages=passages)
     if float32_dir is not None:
@@ -124,12 +120,7 @@ def explain(
         exact_search(query_vectors, engine.stored, report.k, manifest.metric),
     )  # fmt: skip
     is_exact = exact or manifest.recipe == "Flat"
-    wanted = report.calls[0].served
-    settings = Settings(
-        k=report.k,
-        n_probe=wanted.n_probe_wanted or wanted.n_probe,
-        candidates=report.candidates,
-    )
+    settings = _settings(report)
     if not is_exact:
         _compressed(ladder, engine, query_vectors, settings, manifest)
     ladder.add(
@@ -223,6 +214,24 @@ def _open(index_dir: Path, report: EvalReport) -> tuple[StoredIndex, list[Found]
     stored = StoredIndex.open(index_dir)
     passages = [Found(p.id, 0.0, p.title, p.text) for p in stored.passages()]
     return stored, passages
+
+
+def _engine(index_dir: Path, stored: StoredIndex) -> Engine:
+    return Engine(
+        shards=open_shards(index_dir, stored.manifest),
+        stored=np.concatenate(list(stored.vector_chunks())),
+        ordinals=np.sort(np.concatenate([file.ordinals for file in stored.passage_files])),
+    )
+
+
+def _settings(report: EvalReport) -> Settings:
+    """How the cluster means to search; single calls may have probed fewer lists."""
+    first = report.calls[0].served
+    return Settings(
+        k=report.k,
+        n_probe=first.n_probe_wanted or first.n_probe,
+        candidates=report.candidates,
+    )
 
 
 def _identity(encoder: EncoderContract, passages: Sequence[Found]) -> str:

@@ -12,7 +12,7 @@ from deploy.mining.choose import MiningQuestion, key_of
 from encoder_service.training.pairs import text_key
 from shoal.errors import CorpusError
 from shoal.evaluation.rankings import Found
-from shoal.evaluation.sets import QuestionSet, read_json_list, read_set
+from shoal.evaluation.sets import QuestionSet, positives_of, read_json_list, read_set
 
 
 def read_questions(data: Path, corpus: Mapping[str, Found]) -> list[MiningQuestion]:
@@ -59,7 +59,7 @@ def _of_judgments(
 def _of_record(record: Any, number: int, where: str) -> MiningQuestion:
     if not isinstance(record, dict) or not isinstance(record.get("question"), str):
         raise CorpusError(f"{where}: no field 'question' with a text in it")
-    positives = [_passage(value, where) for value in record.get("positive_ctxs", [])]
+    positives = [_passage(value, where) for value in positives_of(record, where)]
     if not positives:
         raise CorpusError(f"{where}: no positive_ctxs; leave the question out")
     answers = record.get("answers", [])
@@ -68,8 +68,8 @@ def _of_record(record: Any, number: int, where: str) -> MiningQuestion:
     return _question(str(record.get("id", number)), record["question"], positives, answers)
 
 
-def _passage(value: Any, where: str) -> Found:
-    if not isinstance(value, dict) or not isinstance(value.get("text"), str):
+def _passage(value: dict[str, Any], where: str) -> Found:
+    if not isinstance(value.get("text"), str):
         raise CorpusError(f"{where}: a passage is an object with title and text")
     passage_id = value.get("passage_id", value.get("psg_id", ""))
     return Found(str(passage_id), 0.0, value.get("title") or "", value["text"])

@@ -48,7 +48,7 @@ class WorkFile:
         self._file.seek(0)
         next(self._file)
         for line in self._file:
-            yield json.loads(line)
+            yield self._read(line)
 
     def finish(self, lines: Iterable[str]) -> None:
         """Writes the output, a JSON list of `lines`, whole or not at all; the work is done."""
@@ -73,6 +73,12 @@ class WorkFile:
     ) -> None:
         self._file.close()
 
+    def _read(self, line: bytes) -> dict[str, Any]:
+        try:
+            return dict(json.loads(line))
+        except (ValueError, TypeError):
+            raise ConfigError(f"{self._path} is damaged; begin anew with --restart") from None
+
     def _lock(self) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -89,7 +95,7 @@ class WorkFile:
             self._file.write(json.dumps({"format": 1, "mining": identity}).encode() + b"\n")
             self._file.flush()
             return 0
-        if json.loads(header).get("mining") != identity:
+        if self._read(header).get("mining") != identity:
             self._file.close()
             raise ConfigError(
                 f"{self._path} holds the work of another mining (other data, settings or index); "

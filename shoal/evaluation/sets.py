@@ -71,12 +71,13 @@ def read_files(queries: Path, qrels: Path | None, name: str = "") -> QuestionSet
         given = _read_dpr(queries, name)
         judged = given.qrels if qrels is None else read_qrels(qrels)
         return QuestionSet(name=name, queries=given.queries, qrels=judged, answers=given.answers)
+    texts = read_queries(queries)
     answers = read_answers(queries)
     if qrels is None and not answers:
         raise CorpusError(f"{queries}: no question has 'answers'; give --qrels FILE")
     return QuestionSet(
         name=name,
-        queries=read_queries(queries),
+        queries=texts,
         qrels=[] if qrels is None else read_qrels(qrels),
         answers=answers,
     )
@@ -92,7 +93,10 @@ def read_answers(path: Path) -> dict[str, tuple[str, ...]]:
     for where, line in lines_of(path):
         if not line.startswith("{"):
             return {}
-        record = json.loads(line)  # `read_queries` tells what is wrong with a line
+        try:
+            record = json.loads(line)
+        except ValueError as failure:
+            raise CorpusError(f"{where}: not valid JSON: {failure}") from failure
         metadata = record.get("metadata")
         given = record.get(
             "answers", metadata.get("answers") if isinstance(metadata, dict) else None
@@ -117,13 +121,25 @@ def _read_dpr(path: Path, name: str) -> QuestionSet:
         queries[query_id] = record["question"]
         if record.get("answers"):
             answers[query_id] = _answers(record["answers"], where)
-        for positive in record.get("positive_ctxs", []):
+        for positive in positives_of(record, where):
             passage_id = next((positive[key] for key in _DPR_ID if key in positive), None)
             if passage_id is not None:
                 qrels.append(Judgment(query_id, str(passage_id), 1))
     if not qrels and not answers:
         raise CorpusError(f"{path}: no question has answers, nor positive_ctxs with ids")
     return QuestionSet(name=name, queries=queries, qrels=qrels, answers=answers)
+
+
+def positives_of(record: Any, where: str) -> list[dict[str, Any]]:
+    """A DPR record's `positive_ctxs`; none where it has no such field.
+
+    Raises:
+        CorpusError: they are not a list of objects.
+    """
+    given = record.get("positive_ctxs", [])
+    if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
+        raise CorpusError(f"{where}: positive_ctxs must be a list of objects with title and text")
+    return given
 
 
 def read_json_list(path: Path) -> list[Any]:

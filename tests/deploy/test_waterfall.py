@@ -1,6 +1,7 @@
 """The waterfall: its steps add up, and each search is what numpy and faiss find by themselves."""
 
 import itertools
+from types import SimpleNamespace
 
 import faiss
 import numpy as np
@@ -12,12 +13,13 @@ from deploy.calibration.measure import open_shards
 from deploy.evaluation import exact, float32
 from deploy.evaluation.draw import draw_waterfall
 from deploy.evaluation.exact import exact_search
-from deploy.evaluation.explain import _as_answered
+from deploy.evaluation.explain import _as_answered, _open
 from deploy.evaluation.served_steps import Engine, Settings
 from deploy.evaluation.waterfall import Level, steps_of, total_lost
 from router.candidates import shard_candidates
 from shard_server.building.build import BuildOptions, build_index
 from shard_server.building.passage import Passage
+from shard_server.building.progress import silent
 from shard_server.building.stored import StoredIndex
 from shoal.answers import Outcome, ScoreKind, Served, ShardOutcome, Timings
 from shoal.errors import ConfigError
@@ -250,20 +252,30 @@ def test_float32_vectors_are_kept_and_go_on(tmp_path, monkeypatch):
     """An interrupted encoding repeats one chunk at most; what was not cut is encoded once."""
     monkeypatch.setattr(float32, "_CHUNK", 10)
     passages = [Found(f"p{n}", 0.0, "", str(n)) for n in range(35)]
-    told = lambda stage, done, total: None  # noqa: E731
     float32.prepare(tmp_path / "f", "this")
     with pytest.raises(KeyboardInterrupt):
         float32.encode_again(
-            tmp_path / "f", passages, Counting(1, 30, fails_at=3), Counting(2, 99), told
+            tmp_path / "f", passages, Counting(1, 30, fails_at=3), Counting(2, 99), silent
         )
     again, whole = Counting(1, 30), Counting(2, 99)
-    vectors = float32.encode_again(tmp_path / "f", passages, again, whole, told)
+    vectors = float32.encode_again(tmp_path / "f", passages, again, whole, silent)
     assert (again.n_texts, whole.n_texts) == (15, 5)
     assert vectors.whole_rows.tolist() == [30, 31, 32, 33, 34]
     assert vectors.cut[:, 0].tolist() == list(range(35))
     assert vectors.of_whole_texts()[:, 1].tolist() == [1.0] * 30 + [2.0] * 5
     idle = Counting(1, 30)
-    float32.encode_again(tmp_path / "f", passages, idle, idle, told)
+    float32.encode_again(tmp_path / "f", passages, idle, idle, silent)
     assert idle.n_texts == 0
     with pytest.raises(ConfigError, match="another index or model"):
         float32.prepare(tmp_path / "f", "that")
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "told"),
+    [("points", 2, "serves version 2 of 'points'"), ("points", 1, "bare vectors")],
+)
+def test_what_cant_be_explained_is_refused(stored, name, version, told):
+    """Another version than the folder's, or an index whose questions nobody can encode."""
+    report = SimpleNamespace(index=name, version=version)
+    with pytest.raises(ConfigError, match=told):
+        _open(stored.index_dir, report)

@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,18 @@ def cluster(
         "index", "build", "--corpus", str(corpus), "--index", str(index_dir), "--shards", "2",
         environment=environment,
     )  # fmt: skip
-    name = f"test-{os.getpid()}"
+    with serving(index_dir, f"test-{os.getpid()}", environment) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def serve(environment: dict[str, str]) -> Callable[[Path, str], AbstractContextManager[Cluster]]:
+    """`with serve(index_dir, name) as cluster`: a cluster of another index."""
+    return lambda index_dir, name: serving(index_dir, f"{name}-{os.getpid()}", environment)
+
+
+@contextmanager
+def serving(index_dir: Path, name: str, environment: dict[str, str]) -> Iterator[Cluster]:
     run_shoal(
         "up", "--index", str(index_dir), "--name", name, "--port", "0", "--detach",
         environment=environment,

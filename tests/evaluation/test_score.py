@@ -16,6 +16,8 @@ from shoal.v1 import search_pb2 as pb
 
 RANKINGS = {"qa": ["p1", "p2", "p3"], "qb": ["p9", "p2", "p1"], "qc": ["p3", "p9", "p8"]}
 
+TEXTS = {"p1": "in 1715.", "p2": "Louis XIV", "p3": "", "p8": "the 1715th", "p9": "in 1714"}
+
 
 class Ranked(search_pb2_grpc.SearchServiceServicer):
     """Answers each text with its ranking, every score the same."""
@@ -27,7 +29,10 @@ class Ranked(search_pb2_grpc.SearchServiceServicer):
         self.requests.append(request)
         results = [
             pb.QueryResult(
-                hits=[pb.Hit(passage=pb.Passage(id=i), score=0.5) for i in RANKINGS[query.text]]
+                hits=[
+                    pb.Hit(passage=pb.Passage(id=i, text=TEXTS[i]), score=0.5)
+                    for i in RANKINGS[query.text]
+                ]
             )
             for query in request.queries
         ]
@@ -87,6 +92,40 @@ async def test_only_what_is_needed_is_asked(ranked):
         assert request.priority == priority_pb2.PRIORITY_BULK
         assert request.exact
         assert request.k == 7
+
+
+async def test_an_answer_counts_wherever_it_stands(ranked):
+    """Any passage that holds an answer will do, gold or not; only then do texts travel."""
+    answers = {"a": ("1715",), "b": ("louis xiv", "1714"), "c": ("1715",)}
+    questions = QuestionSet(name="abc", queries=QUERIES, qrels=QRELS, answers=answers)
+    plan = EvalPlan(target=ranked.target, metrics=("Answer@1", "Answer@3", "Success@1"))
+    report = await asyncio.to_thread(evaluate, plan, questions)
+    assert report.metrics == pytest.approx(
+        {"Answer@1": 2 / 3, "Answer@3": 2 / 3, "Success@1": 1 / 3}
+    )
+    assert list(ranked.requests[0].fields.paths) == ["title", "text"]
+    assert report.scored.values["Answer@1"].tolist() == [1.0, 1.0, 0.0]
+
+
+async def test_a_figure_comes_with_its_interval(ranked):
+    """One for each mean; a sum over questions has none."""
+    report = await run(ranked, metrics=("Success@1", "NumRet"))
+    low, high = report.scored.intervals["Success@1"]
+    assert 0.0 <= low < 1 / 3 < high <= 1.0
+    assert report.metrics["NumRet"] == 9.0
+    assert "NumRet" not in report.scored.intervals
+
+
+@pytest.mark.parametrize(
+    ("metric", "answers", "told"),
+    [("Answer@5", {"a": ("x",)}, "query 'b' has none"), ("RR", {"a": ("x",)}, "needs judged")],
+)
+def test_what_a_metric_judges_by_must_be_there(metric, answers, told):
+    """Told before anything is searched: a question without answers is not one that failed."""
+    qrels = QRELS if metric.startswith("Answer") else []
+    questions = QuestionSet(name="abc", queries=QUERIES, qrels=qrels, answers=answers)
+    with pytest.raises(errors.CorpusError, match=told):
+        evaluate(EvalPlan(target="x", metrics=(metric,)), questions)
 
 
 async def test_k_must_reach_the_cutoff(ranked):

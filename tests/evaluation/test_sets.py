@@ -87,3 +87,20 @@ def test_a_set_that_is_not_there_is_told():
     """The message says how a set is written."""
     with pytest.raises(ConfigError, match=r"\[NAME=\]\[INDEX:\]FOLDER"):
         parse_set("x=/nonexistent", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{}", "list of objects"),
+        ("[1", "not JSON"),
+        ("[3]", r"\[0\]: no field 'question'"),
+        ('[{"question": "a", "positive_ctxs": "b"}]', "must be a list of objects"),
+        ('[{"question": "a"}]', "no question has answers"),
+    ],
+)
+def test_a_broken_dpr_file_is_told(tmp_path, content, told):
+    """One line that names the file and the record."""
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(CorpusError, match=told):
+        read_set(tmp_path / "a.json")
