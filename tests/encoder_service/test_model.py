@@ -160,6 +160,24 @@ def test_truncation_is_told(sentence_model):
     assert long.n_tokens == encoder.contract.question.max_tokens == 48
 
 
+def test_whole_texts_are_read_to_the_networks_end(sentence_model):
+    """To measure what cutting costs: 64 positions in place of the model's 48 tokens, and the
+    library's own vectors for its length set to that.
+    """
+    encoder = load_encoder(str(sentence_model), device="cpu", backend="torch", whole_texts=True)
+    text = "word " * 13
+    (tokens,) = encoder.tokenize([text], Role.PASSAGE)
+    assert encoder.contract.passage.max_tokens == 64
+    assert not tokens.truncated
+    assert tokens.n_tokens > 48
+    library = SentenceTransformer(str(sentence_model), device="cpu")
+    library.max_seq_length = 64
+    vectors = encoder.encode([text], Role.PASSAGE)
+    assert lowest_cosine(vectors, library.encode_document([text])) >= 0.9999
+    cut = load_encoder(str(sentence_model), device="cpu", backend="torch")
+    assert lowest_cosine(vectors, cut.encode([text], Role.PASSAGE)) < 0.9999
+
+
 def test_the_contract_proves_itself(sentence_model):
     """Probe vectors are the encoder's own vectors of the probe texts, on both sides."""
     encoder = load_encoder(str(sentence_model), device="cpu", backend="torch")
