@@ -101,8 +101,13 @@ def evaluate(
     from shoal.evaluation.score import EvalPlan
     from shoal.evaluation.sparse import parse_baselines
 
+    baselines = parse_baselines(baseline or ())
     if not waterfall and (float32 or png):
         raise ConfigError("--float32 and --png belong to --waterfall")
+    if waterfall and (baselines or compare or run or dpr_json):
+        raise ConfigError("--waterfall explains the cluster alone; measure baselines by themselves")
+    if compare and len(baselines) + (not offline) < 2:
+        raise ConfigError("--compare needs two searches; give --baseline bm25 or tfidf")
     options: SearchOptions = {
         "n_probe": n_probe,
         "oversample": oversample,
@@ -131,9 +136,7 @@ def evaluate(
         explain(plan, sources, WaterfallFlags(index, float32, png, device), as_json=as_json)
         return
     with progress() as show:
-        results = measure_sets(
-            sources, plan, names, k, parse_baselines(baseline or ()), corpus or "", show
-        )
+        results = measure_sets(sources, plan, names, k, baselines, corpus or "", show)
     _write_files(results[0], run, dpr_json)
     write_results(
         results,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from deploy.cli.main import app
+from deploy.cli.main import run as command
 from shoal.errors import CorpusError
 from shoal.evaluation.rankings import Found
 from shoal.evaluation.results import write_dpr_results, write_trec_run
@@ -133,3 +134,22 @@ def test_several_sets_stand_in_one_table(facts):
     assert [line.split()[0] for line in table.splitlines()[1:]] == ["one", "two"]
     told = json.loads(run(*arguments, "--json"))
     assert told["sets"]["one"] == told["sets"]["two"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--offline"], "give --baseline"),
+        (["--offline", "--baseline", "bm25", "--compare"], "needs two searches"),
+        (["--baseline", "splade"], "known are bm25, tfidf"),
+        (["--png", "x.png"], "belong to --waterfall"),
+        (["--waterfall", "--compare"], "explains the cluster alone"),
+        (["--waterfall", "--offline"], "through a running cluster"),
+        (["--waterfall"], "needs the index's folder"),
+        (["--offline", "--baseline", "bm25", "--queries", "q.jsonl"], "or --set FOLDER"),
+    ],
+)
+def test_flags_that_make_no_sense_together_are_told(facts, arguments, told, capsys):
+    """Before anything is searched, in one line."""
+    assert command(["eval", "--set", str(facts), "--target", "127.0.0.1:1", *arguments]) != 0
+    assert told in capsys.readouterr().err
