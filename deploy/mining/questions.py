@@ -69,10 +69,11 @@ def _of_record(record: Any, number: int, where: str) -> MiningQuestion:
 
 
 def _passage(value: dict[str, Any], where: str) -> Found:
-    if not isinstance(value.get("text"), str):
+    title = value.get("title") or ""
+    if not isinstance(value.get("text"), str) or not isinstance(title, str):
         raise CorpusError(f"{where}: a passage is an object with title and text")
     passage_id = value.get("passage_id", value.get("psg_id", ""))
-    return Found(str(passage_id), 0.0, value.get("title") or "", value["text"])
+    return Found(str(passage_id), 0.0, title, value["text"])
 
 
 def _question(

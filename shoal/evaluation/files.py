@@ -95,12 +95,17 @@ def _json_query(where: str, line: str) -> tuple[str, str]:
     text = value.get("text", value.get("query"))
     if not isinstance(query_id, str | int) or not isinstance(text, str):
         raise CorpusError(f"{where}: a query needs an '_id' and a 'text'")
+    check_unicode(where, f"{query_id}{text}")
+    return str(query_id), text
+
+
+def check_unicode(where: str, text: str) -> None:
+    """CorpusError where JSON's escapes made half a surrogate pair, which no file can hold."""
     try:
-        f"{query_id}{text}".encode()
+        text.encode()
     except UnicodeEncodeError as failure:
         lone = hex(ord(failure.object[failure.start]))
         raise CorpusError(f"{where}: holds half a surrogate pair ({lone})") from None
-    return str(query_id), text
 
 
 def lines_of(path: Path) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal.errors import CorpusError
-from shoal.evaluation.files import Judgment, lines_of, read_qrels, read_queries
+from shoal.evaluation.files import Judgment, check_unicode, lines_of, read_qrels, read_queries
 from shoal.evaluation.words import AnswerMatch
 
 _QUERIES = ("queries.jsonl", "queries.jsonl.gz", "queries.tsv", "queries.tsv.gz")
@@ -95,7 +95,7 @@ def read_answers(path: Path) -> dict[str, tuple[str, ...]]:
             return {}
         try:
             record = json.loads(line)
-        except ValueError as failure:
+        except (ValueError, RecursionError) as failure:
             raise CorpusError(f"{where}: not valid JSON: {failure}") from failure
         metadata = record.get("metadata")
         given = record.get(
@@ -151,10 +151,13 @@ def read_json_list(path: Path) -> list[Any]:
     text = "\n".join(line for _, line in lines_of(path))
     try:
         records = json.loads(text)
-    except ValueError as failure:
+    except (ValueError, RecursionError) as failure:
         raise CorpusError(f"{path}: not JSON: {failure}") from failure
     if not isinstance(records, list) or not records:
         raise CorpusError(f"{path}: DPR's data is a list of objects")
+    if "\\u" in text:  # only escapes can
+        for number, record in enumerate(records):
+            check_unicode(f"{path}[{number}]", json.dumps(record, ensure_ascii=False))
     return records
 
 
@@ -163,6 +166,7 @@ def _answers(given: Any, where: str) -> tuple[str, ...]:
     if not isinstance(listed, list) or not all(isinstance(answer, str) for answer in listed):
         raise CorpusError(f"{where}: 'answers' must be a list of texts")
     for answer in listed:
+        check_unicode(where, answer)
         if not AnswerMatch([answer]):
             raise CorpusError(f"{where}: answer {answer!r} has no word in it")
     return tuple(listed)

@@ -97,6 +97,8 @@ def test_a_set_that_is_not_there_is_told():
         ("[3]", r"\[0\]: no field 'question'"),
         ('[{"question": "a", "positive_ctxs": "b"}]', "must be a list of objects"),
         ('[{"question": "a"}]', "no question has answers"),
+        ("[" * 5_000, "not JSON"),
+        ('[{"question": "a\\ud800", "answers": ["b"]}]', r"\[0\]: holds half a surrogate pair"),
     ],
 )
 def test_a_broken_dpr_file_is_told(tmp_path, content, told):

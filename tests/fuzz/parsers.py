@@ -22,6 +22,7 @@ from shard_server.building.stage import stage_corpus
 from shoal.config import load_config
 from shoal.errors import ShoalError
 from shoal.evaluation.files import read_qrels, read_queries
+from shoal.evaluation.sets import read_files
 from shoal.formats.versions import Current, parse_current, parse_manifest
 from shoal.rpc.tokens import read_tokens
 
@@ -65,6 +66,17 @@ def _queries(data: bytes) -> None:
         f"{query_id}{text}".encode()
 
 
+def _answers(data: bytes) -> None:
+    """A set's ids, questions and answers can all be written again."""
+    for name in ("set.json", "set.jsonl"):
+        try:
+            found = read_files(_file(name, data), None)
+        except ShoalError:
+            continue
+        for query_id, answers in found.answers.items():
+            f"{query_id}{found.queries[query_id]}{answers}".encode()
+
+
 def _qrels(data: bytes) -> None:
     read_qrels(_file("qrels.tsv", data))
 
@@ -85,7 +97,7 @@ PARSERS: dict[str, tuple[Callable[[bytes], None], ...]] = {
     "manifest": (_read_manifest, _read_current, _read_topology),
     "tables": (_corpus("corpus.jsonl"), _corpus("corpus.tsv")),
     "documents": tuple(_corpus(f"page.{kind}") for kind in ("html", "md", "rst", "txt")),
-    "queries": (_queries, _qrels),
+    "queries": (_queries, _answers, _qrels),
     "tokens": (_tokens,),
     "config": (_config("router.yaml"), _config("router.toml")),
 }
@@ -147,6 +159,8 @@ SEEDS: dict[str, Callable[[], Iterable[bytes]]] = {
         b'{"_id":"q1","text":"what"}\n{"id":2,"query":"why"}\n', b"id\ttext\nq1\twhat\n",
         b"q1\tp1\t1\n", b"q1 0 p1 2\n", b'{"a":' * _DEEP, b'{"_id":"\\ud800","text":"x"}',
         b"a b " + _DIGITS, b'{"_id":' + _DIGITS + b',"text":"x"}',
+        b'{"_id":"q","text":"x","answers":["a b"]}',
+        b'[{"question":"x","answers":["y"],"positive_ctxs":[{"passage_id":7,"text":"z"}]}]',
     ),
     "tokens": lambda: (_TOKEN, *_YAML, b"tokens: [{? [1] : 2}]", b"tokens: [{1: 2, b: 3}]"),
     "config": lambda: (
