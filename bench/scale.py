@@ -13,16 +13,13 @@ from bench.scale_model import Cell, Figures, simulate
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 BEGIN, END = "<!-- bench-scale: begin -->", "<!-- bench-scale: end -->"
-N_QUERIES = {16: 1_500, 64: 800, 256: 300}
-SLOW = {
-    "calls": "1 % of calls take 10 times as long",
-    "replicas": "1 % of replicas are 10 times slower",
-}
-
+N_QUERIES = {16: 1_500, 64: 600, 256: 300}
+KINDS = (("calls", 0.1), ("calls", 0.3), ("replicas", 0.1))
+"""What is slow, and how busy replicas are."""
 WAYS = ((False, False), (True, False), (False, True), (True, True))
 HEADER = (
-    "| slow | shards | hedging | adaptive wait | p50 ms | p99 ms | mean coverage "
-    "| complete answers | extra calls |\n|---|--:|---|---|--:|--:|--:|--:|--:|"
+    "| slow | load | shards | hedging | adaptive wait | p50 ms | p99 ms | mean coverage "
+    "| complete answers | extra calls |\n|---|--:|--:|---|---|--:|--:|--:|--:|--:|"
 )
 
 
@@ -32,12 +29,13 @@ def cells(scale: float) -> list[Cell]:
         Cell(
             n_shards=n_shards,
             slow=slow,
+            load=load,
             hedging=hedging,
             adaptive=adaptive,
             n_queries=max(20, round(n_queries * scale)),
         )
         for n_shards, n_queries in sorted(N_QUERIES.items(), reverse=True)
-        for slow in SLOW
+        for slow, load in KINDS
         for hedging, adaptive in WAYS
     ]
 
@@ -51,14 +49,19 @@ def table(figures: Sequence[Figures]) -> str:
 def _ordered(figures: Sequence[Figures]) -> list[Cell]:
     return sorted(
         (f.cell for f in figures),
-        key=lambda c: (list(SLOW).index(c.slow), c.n_shards, WAYS.index((c.hedging, c.adaptive))),
+        key=lambda c: (
+            KINDS.index((c.slow, c.load)),
+            c.n_shards,
+            WAYS.index((c.hedging, c.adaptive)),
+        ),
     )
 
 
 def _line(figures: Figures) -> str:
     cell = figures.cell
     return (
-        f"| {cell.slow} | {cell.n_shards} | {_yes(cell.hedging)} | {_yes(cell.adaptive)} "
+        f"| {cell.slow} | {cell.load:.0%} | {cell.n_shards} "
+        f"| {_yes(cell.hedging)} | {_yes(cell.adaptive)} "
         f"| {figures.p50_s * 1e3:.1f} | {figures.p99_s * 1e3:.0f} | {figures.coverage:.4f} "
         f"| {figures.complete:.1%} | {figures.extra_calls:.1%} |"
     )
@@ -77,28 +80,27 @@ def with_block(page: str, block: str) -> str:
     return f"{before}{BEGIN}\n{block}\n{END}{after}"
 
 
+def _setting(cell: Cell) -> tuple[str, float, bool, bool]:
+    return cell.slow, cell.load, cell.hedging, cell.adaptive
+
+
 def draw(path: Path, figures: Sequence[Figures]) -> None:
     """p50 (dotted) and p99 by the number of shards, one panel a kind of slowness."""
     from matplotlib.figure import Figure  # noqa: PLC0415 -- an optional extra
 
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    panels = figure.subplots(1, len(SLOW), sharey=True)
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    panels = figure.subplots(1, len(KINDS), sharey=True)
     names = ("neither", "hedging", "adaptive wait", "both")
-    for panel, (slow, title) in zip(panels, SLOW.items(), strict=True):
+    for panel, kind in zip(panels, KINDS, strict=True):
+        title = f"1 % of {kind[0]} 10 times slower, load {kind[1]:.0%}"
         for number, (way, name) in enumerate(zip(WAYS, names, strict=True)):
+            wanted = (*kind, *way)
             line = sorted(
-                (
-                    f
-                    for f in figures
-                    if (f.cell.slow, f.cell.hedging, f.cell.adaptive) == (slow, *way)
-                ),
-                key=lambda f: f.cell.n_shards,
+                (f for f in figures if _setting(f.cell) == wanted), key=lambda f: f.cell.n_shards
             )
-            n_shards = [f.cell.n_shards for f in line]
-            panel.plot(
-                n_shards, [f.p99_s * 1e3 for f in line], "o-", color=f"C{number}", label=name
-            )
-            panel.plot(n_shards, [f.p50_s * 1e3 for f in line], "o:", color=f"C{number}")
+            sizes = [f.cell.n_shards for f in line]
+            panel.plot(sizes, [f.p99_s * 1e3 for f in line], "o-", color=f"C{number}", label=name)
+            panel.plot(sizes, [f.p50_s * 1e3 for f in line], "o:", color=f"C{number}")
         panel.set(title=title, xscale="log", yscale="log", xlabel="shards")
         panel.set_xticks(sorted(N_QUERIES), [str(n) for n in sorted(N_QUERIES)])
         panel.minorticks_off()

@@ -28,17 +28,21 @@ SIGMA = 0.35
 NETWORK_S = 0.0004
 SLOW_FACTOR = 10.0
 SLOW_SHARE = 0.01
-UTILIZATION = 0.3
 DEADLINE_S = 1.0
 MIN_COVERAGE = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """A setting. `slow`: "calls", each with a chance of 1 %, or "replicas", 1 % of them always."""
+    """A setting.
+
+    `load` is how busy replicas are; `slow`: "calls", each with a chance of 1 %, or "replicas", 1 %
+    of them always.
+    """
 
     n_shards: int
     slow: str
+    load: float
     hedging: bool
     adaptive: bool
     n_queries: int
@@ -155,7 +159,7 @@ async def _play(cell: Cell, loop: SimulatedLoop) -> Figures:
         took_s.append(loop.time() - begun_s)
         coverage.append(n_ok / cell.n_shards)
 
-    rate = UTILIZATION * N_REPLICAS / (MEDIAN_S * float(np.exp(SIGMA**2 / 2)))
+    rate = cell.load * N_REPLICAS / (MEDIAN_S * float(np.exp(SIGMA**2 / 2)))
     n_warming = cell.n_queries // 10
     n_asked_before = 0
     async with asyncio.TaskGroup() as tasks:
@@ -188,7 +192,12 @@ def _leaves(cell: Cell, chance: random.Random) -> tuple[tuple[Leaf, ...], ...]:
     slow_calls = SLOW_SHARE if cell.slow == "calls" else 0.0
     return tuple(
         tuple(
-            Leaf(chance, SLOW_FACTOR if shard in slow and not number else 1.0, slow_calls)
+            Leaf(
+                # of its own, so that the cells differ in their rules and not in their luck
+                random.Random(f"{cell.seed} {shard} {number}"),
+                SLOW_FACTOR if shard in slow and not number else 1.0,
+                slow_calls,
+            )
             for number in range(N_REPLICAS)
         )
         for shard in range(cell.n_shards)

@@ -50,6 +50,12 @@ def test_whatever_befalls_the_cluster_answers_are_true_in_time_and_nothing_leaks
                 gc.collect()
 
 
+@pytest.mark.parametrize("seed", [4661])
+def test_what_a_seed_found_stays_found(seed):
+    """4661: a quiet router left its lone call with a replica that had become 300 times slower."""
+    check(seed)
+
+
 def told(played: Played) -> list[object]:
     """All that a schedule led to, as values."""
     answers = [
