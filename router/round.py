@@ -9,9 +9,9 @@ Rules:
    retry budget grants it. Searching changes nothing, so repeating it is safe.
 3. Past the shard's usual p95 a healthy sibling with at most half the load is asked too, once a
    shard, while the hedge budget grants it. The first good reply wins; the other call is dropped.
-4. A call whose replica was left out since it began moves to a sibling, as a retry. One that is late
-   (4 times the p95) and was not asked twice is asked of such a sibling as in 3, as a retry too: a
-   quiet router has no budget for hedges, and three calls to notice a slow replica by are long in coming.
+4. A call whose replica was left out since it began moves to a sibling, as a retry. For one that is
+   late (4 times the p95) with no second call beside it, a sibling as in 3 is asked too, as a retry:
+   a quiet router has no budget for hedges, and few calls to find a slow replica by.
 5. Where fewer shards than all are enough, the rest is waited for as `Goal.wait_factor` says, from
    the first answer on.
 6. When too few shards are left for the coverage wanted, nothing more is waited for.
