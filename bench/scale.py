@@ -106,7 +106,8 @@ def draw(path: Path, figures: Sequence[Figures]) -> None:
         panel.minorticks_off()
         panel.grid(visible=True, alpha=0.3)
     panels[0].set_ylabel("ms: p99, p50 dotted")
-    panels[0].legend()
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper")
     figure.savefig(path, dpi=110)
 
 
