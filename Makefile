@@ -1,9 +1,7 @@
 # Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults test-soak soak fuzz check stubs bench bench-quality \
-	bench-index bench-building bench-overload bench-against gpu-check clean
-.PHONY: help setup demo test test-faults test-soak test-simulation check stubs bench bench-quality bench-index \
-	bench-building bench-overload bench-scale gpu-check clean
+.PHONY: help setup demo test test-faults test-soak soak fuzz test-simulation check stubs bench \
+	bench-quality bench-index bench-building bench-overload bench-scale bench-against gpu-check clean
 SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -42,6 +40,7 @@ soak: $(READY) ## ten minutes of random killing; PYTEST="--soak-s 3600 --soak-se
 fuzz: $(READY) ## 10,000 requests an RPC, twice, and a minute a parser; PYTEST="--fuzz-seed 7"
 	$(BIN)/python -m pytest tests/fuzz -m "soak or not soak" -s \
 		--fuzz-examples 10000 --fuzz-seed $$RANDOM $(PYTEST)
+
 test-simulation: $(READY) ## 10,000 seeded schedules of trouble in simulated time; PYTEST="--sim-seed 7" replays one
 	$(BIN)/python -m pytest tests/simulation --sim-schedules 10000 $(PYTEST)
 
