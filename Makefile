@@ -1,7 +1,7 @@
 # Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults test-soak soak fuzz check stubs bench bench-quality \
-	bench-index bench-building bench-overload bench-against gpu-check clean
+.PHONY: help setup demo test test-faults test-soak soak fuzz test-simulation check stubs bench \
+	bench-quality bench-index bench-building bench-overload bench-scale bench-against gpu-check clean
 SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -41,6 +41,9 @@ fuzz: $(READY) ## 10,000 requests an RPC, twice, and a minute a parser; PYTEST="
 	$(BIN)/python -m pytest tests/fuzz -m "soak or not soak" -s \
 		--fuzz-examples 10000 --fuzz-seed $$RANDOM $(PYTEST)
 
+test-simulation: $(READY) ## 10,000 seeded schedules of trouble in simulated time; PYTEST="--sim-seed 7" replays one
+	$(BIN)/python -m pytest tests/simulation --sim-schedules 10000 $(PYTEST)
+
 check: $(READY) $(STUB_TOOLS) ## lint, types, layers, stubs, the wire contract
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -71,6 +74,9 @@ bench-quality: $(READY) ## Success@k through the cluster beside exact search and
 
 bench-overload: $(READY) ## goodput, waits and refusals at one to three times the sustainable load
 	$(BIN)/python -m bench.overload $(BENCH)
+
+bench-scale: $(READY) ## a fan-out to 16, 64 and 256 shards, by simulation (docs/scale.md)
+	$(BIN)/python -m bench.scale $(BENCH)
 
 bench-index: $(READY) ## every recipe: bytes, recall, time; what a shard adds to faiss (docs/index.md)
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m bench.index $(BENCH)

@@ -9,7 +9,9 @@ Rules:
    retry budget grants it. Searching changes nothing, so repeating it is safe.
 3. Past the shard's usual p95 a healthy sibling with at most half the load is asked too, once a
    shard, while the hedge budget grants it. The first good reply wins; the other call is dropped.
-4. A call whose replica was left out since it began moves to a sibling, as a retry.
+4. A call whose replica was left out since it began moves to a sibling, as a retry. For one that is
+   late (4 times the p95) with no second call beside it, a sibling as in 3 is asked too, as a retry:
+   a quiet router has no budget for hedges, and few calls to find a slow replica by.
 5. Where fewer shards than all are enough, the rest is waited for as `Goal.wait_factor` says, from
    the first answer on.
 6. When too few shards are left for the coverage wanted, nothing more is waited for.
@@ -18,6 +20,7 @@ Rules:
 import random
 from typing import Generic, TypeVar
 
+from router.budget import CallBudget
 from router.calls import NO_REPLICA, Action, Ask, Attempt, Budgets, Drop, Failure, Judge, Kind, Plan
 from router.outcomes import Outcome, ShardOutcome
 from router.replicas import Loaded, choose_replica, has_better, spare_replica
@@ -171,24 +174,29 @@ class Round(Generic[ReplicaT]):
         late_s = attempt.since_s + patience.late_after_s
         is_slow = now_s >= attempt.since_s + patience.hedge_after_s
         if is_slow and attempt.shard not in self._hedged:
-            self._hedge(attempt, now_s)
+            self._hedged.add(attempt.shard)
+            self._ask_beside(attempt, Kind.HEDGE, self._budgets.hedges, now_s)
         if now_s < late_s:
             attempt.look_s = late_s
             return
         self._strike(attempt)
         attempt.look_s = now_s + _LOOK_AGAIN_S
+        if len(self._open[attempt.shard]) == 1:
+            self._ask_beside(attempt, Kind.RETRY, self._budgets.retries, now_s)
 
-    def _hedge(self, attempt: Attempt[ReplicaT], now_s: float) -> None:
+    def _ask_beside(
+        self, attempt: Attempt[ReplicaT], kind: Kind, budget: CallBudget, now_s: float
+    ) -> None:
+        """Asks a spare sibling too, while the first call goes on."""
         shard = attempt.shard
-        self._hedged.add(shard)
         sibling = spare_replica(
             self._plan.shards[shard],
             self._tried[shard],
-            at_most=attempt.replica.load // 2,  # under full load hedges would only add to it
+            at_most=attempt.replica.load // 2,  # under full load it would only add to it
             rng=self._rng,
         )
-        if sibling is not None and self._budgets.hedges.take(now_s):
-            self._ask(shard, sibling, Kind.HEDGE, now_s)
+        if sibling is not None and budget.take(now_s):
+            self._ask(shard, sibling, kind, now_s)
 
     def _move(self, attempt: Attempt[ReplicaT], now_s: float) -> bool:
         shard = attempt.shard

@@ -37,6 +37,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     fuzz.addoption("--fuzz-examples", type=int, default=25, help="examples of each RPC, each way")
     fuzz.addoption("--fuzz-seed", type=int, default=1, help="which examples; replays a failure")
     fuzz.addoption("--fuzz-s", type=float, default=60.0, help="seconds that each parser is fuzzed")
+    simulation = parser.getgroup("simulation")
+    simulation.addoption("--sim-schedules", type=int, default=500, help="schedules to simulate")
+    simulation.addoption("--sim-seed", type=int, default=None, help="replays one schedule")
 
 
 @pytest.fixture

@@ -169,6 +169,19 @@ def test_a_late_call_is_a_strike_before_it_ends():
     assert set(round_.answered) == {0}, "late is better than never"
 
 
+def test_a_late_call_is_asked_again_where_no_hedge_was_granted():
+    """A quiet router has no hedges; the first answer still wins, and it is asked once more only."""
+    budgets = Budgets(hedges=CallBudget(0.05, floor=0, window_s=1.0))
+    round_ = round_of({0: replicas(3)}, budgets=budgets)
+    [first] = asked(round_.begin(0.0))
+    first.replica.load = 4
+    assert not asked(round_.tick(0.021))
+    [again] = asked(round_.tick(0.101))
+    assert (again.replica.name, again.kind) == ("b", Kind.RETRY)
+    assert not asked(round_.tick(0.15))
+    assert dropped(round_.replied(again, 0.16)) == [first]
+
+
 def test_a_call_moves_when_its_replica_is_left_out():
     """Its sibling answers; the frozen one is dropped. Without a sibling it stays."""
     for n in (1, 2):
