@@ -16,6 +16,7 @@ from pathlib import Path
 import faiss
 import pyarrow as pa
 
+from shard_server.leash import Leash, run_child
 from shoal import __version__
 from shoal.errors import IndexFormatError, UnavailableError
 from shoal.formats.manifest import FileEntry, Manifest
@@ -63,7 +64,12 @@ def allowance(manifest: Manifest, shard: int) -> Allowance:
 
 
 def examine_shard(
-    index_dir: Path, manifest: Manifest, shard: int, *, remembered: Path | None
+    index_dir: Path,
+    manifest: Manifest,
+    shard: int,
+    *,
+    remembered: Path | None,
+    leash: Leash | None = None,
 ) -> None:
     """Have a child open the shard's files, whose checksums hold already; returns if it can.
 
@@ -73,15 +79,16 @@ def examine_shard(
         shard: a shard that the manifest has.
         remembered: folder of marks for what was found sound; None tries in any case (where no
             checksum was taken, the bytes may be others).
+        leash: ends the child where it is cut.
 
     Raises:
         IndexFormatError: naming the file that is refused, crashes faiss or wants too much.
-        UnavailableError: no child can be started now.
+        UnavailableError: no child can be started now; or the leash was cut.
     """
     mark = None if remembered is None else remembered / _key(manifest, shard)
     if mark is not None and mark.exists():
         return
-    _try_in_child(index_dir, manifest, shard)
+    _try_in_child(index_dir, manifest, shard, leash or Leash())
     if mark is not None:
         _leave(mark)
 
@@ -92,18 +99,17 @@ def examined_dir() -> Path:
     return Path(root) / "shoal" / "examined"
 
 
-def _try_in_child(index_dir: Path, manifest: Manifest, shard: int) -> None:
+def _try_in_child(index_dir: Path, manifest: Manifest, shard: int, leash: Leash) -> None:
     allowed = allowance(manifest, shard)
     command = [sys.executable, "-m", "shard_server.examine", str(index_dir), str(shard),
-               str(allowed.extra_bytes), str(allowed.cpu_s)]  # fmt: skip
+               str(allowed.extra_bytes), str(allowed.cpu_s), str(os.getpid())]  # fmt: skip
     try:
-        ended = subprocess.run(  # noqa: S603 -- our own interpreter and module
+        ended = run_child(
             command,
             input=manifest.model_dump_json().encode(),
-            capture_output=True,
             timeout=allowed.wait_s,
-            check=False,
             env=_environment(),
+            leash=leash,
         )
     except subprocess.TimeoutExpired as late:
         raise IndexFormatError(

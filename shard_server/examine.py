@@ -1,4 +1,4 @@
-"""The child that opens a shard's files first: `python -m shard_server.examine DIR SHARD`.
+"""The child that opens a shard's files first: `python -m shard_server.examine DIR SHARD ...`.
 
 Rule: everything that a serving process will do with the files is done here before, with no more
 memory and processor time than the parent allowed: read, check, search once. Whatever hostile bytes
@@ -9,6 +9,7 @@ stdin: the manifest as JSON. stdout, line by line: `opening FILE`, and at last `
 """
 
 import resource
+import signal
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from shard_server.segment import check_place, limit_deserialization, read_segmen
 from shoal.errors import IndexFormatError, ShoalError
 from shoal.formats.ids import IdFile
 from shoal.formats.manifest import Manifest
+from shoal.parent import die_with_parent
 
 
 def examine(index_dir: Path, manifest: Manifest, shard: int) -> None:
@@ -85,4 +87,6 @@ def main(index_dir: str, shard: str, extra_bytes: str, cpu_s: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    *given, parent_pid = sys.argv[1:]
+    die_with_parent(int(parent_pid), signal.SIGKILL)
+    sys.exit(main(*given))

@@ -1,26 +1,38 @@
 """The versions that a shard process can search: opened beside each other, closed when unused.
 
 Rule: the table of versions is one immutable value, replaced whole; a call holds the version it
-uses, and a released version is closed only when its last holder is gone. Must not know the wire.
+uses, and a released version is closed only when its last holder is gone. A load whose caller left
+goes on until it is done or released, and is the only one. Must not know the wire.
 """
 
 import asyncio
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 
 from shard_server.devices import Backend, choose_device, count_gpus, open_backend
 from shard_server.examination import examine_shard, examined_dir, shard_files
 from shard_server.index import ShardIndex
+from shard_server.leash import Leash
 from shard_server.memory import give_back
 from shard_server.search_thread import SearchThread
 from shard_server.segment import SegmentData, check_place
 from shard_server.source import Brought, IndexSource
-from shoal.errors import ConfigError, FailedPreconditionError, IndexFormatError, NotFoundError
-from shoal.formats.manifest import Manifest
+from shoal.errors import (
+    ConfigError,
+    FailedPreconditionError,
+    IndexFormatError,
+    NotFoundError,
+    UnavailableError,
+)
+from shoal.formats.manifest import FileEntry, Manifest
 from shoal.formats.versions import check_file
 from shoal.index_name import refuse_unlawful
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +45,14 @@ class Held:
 
     def __post_init__(self) -> None:
         self.unused.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """The one load under way; it holds the lock, whoever waits for it."""
+
+    version: int
+    task: "asyncio.Task[ShardIndex]"
 
 
 class Versions:
@@ -64,6 +84,7 @@ class Versions:
         self._held: Mapping[int, Held] = MappingProxyType({})
         self._retired: tuple[Held, ...] = ()
         self._changing = asyncio.Lock()
+        self._loading: Loading | None = None
 
     @property
     def open_indexes(self) -> tuple[ShardIndex, ...]:
@@ -123,11 +144,39 @@ class Versions:
     async def load(self, name: str, version: int) -> ShardIndex:
         """Open another version; one that is open already is returned as it is.
 
+        The load goes on where its caller leaves, and one that comes again waits for the same. One
+        of another version begins when it is done.
+
         Raises:
             NotFoundError: no such index or version.
             FailedPreconditionError: the version does not verify or does not fit what is served.
+            UnavailableError: it was released while it was loaded.
         """
         self.check_name(name)
+        while (loading := self._loading) is not None and loading.version != version:
+            await asyncio.wait({loading.task})
+        if loading is None:
+            task = asyncio.get_running_loop().create_task(self._load(version))
+            loading = self._loading = Loading(version, task)
+            task.add_done_callback(self._loaded)
+        try:
+            return await asyncio.shield(loading.task)
+        except asyncio.CancelledError:
+            if not loading.task.cancelled():
+                raise  # it is the caller who left
+            raise UnavailableError(f"version {version} was released while it was loaded") from None
+
+    def _loaded(self, task: "asyncio.Task[ShardIndex]") -> None:
+        self._loading = None
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            logger.warning("no version was loaded: %s", failure)  # its caller may have left
+
+    async def _end_loading(self) -> None:
+        if (loading := self._loading) is not None:
+            loading.task.cancel()
+            await asyncio.wait({loading.task})
+
+    async def _load(self, version: int) -> ShardIndex:
         async with self._changing:
             await self._close_unused()
             if (held := self._held.get(version)) is not None:
@@ -144,15 +193,19 @@ class Versions:
                 ) from failure
 
     async def release(self, name: str, version: int) -> None:
-        """Close a version once its last search is done; one that is not open is closed already.
+        """Close a version once its last search is done; one that is not open is closed already, and
+        one that is being loaded will not be.
 
         Raises:
             FailedPreconditionError: it is the only one.
         """
         self.check_name(name)
+        if self._loading is not None and self._loading.version == version:
+            await self._end_loading()
         async with self._changing:
             held = self._held.get(version)
             if held is None:
+                await self._close_unused()
                 return
             if len(self._held) == 1:
                 raise FailedPreconditionError(
@@ -167,7 +220,8 @@ class Versions:
             await self._close_unused()
 
     async def close(self) -> None:
-        """Close everything, after the last call."""
+        """Close everything, after the last call; a load under way is ended."""
+        await self._end_loading()
         async with self._changing:
             self._retired = (*self._retired, *self._held.values())
             self._held = MappingProxyType({})
@@ -175,7 +229,7 @@ class Versions:
 
     async def _open(self, manifest: Manifest, backend: Backend) -> ShardIndex:
         files = await self._source.bring(manifest, self.shard)
-        data = await asyncio.to_thread(_read, files, manifest, self.shard)
+        data = await self._read(files, manifest)
 
         def load() -> ShardIndex:
             own = backend.another()
@@ -186,9 +240,29 @@ class Versions:
 
         # what a GPU copies and compiles takes seconds, in which the old version goes on serving
         aside = asyncio.to_thread if backend.loads_aside else self._thread.own
-        index = await aside(load)
+        placing = asyncio.ensure_future(aside(load))
+        try:
+            index = await asyncio.shield(placing)
+        except asyncio.CancelledError:
+            await asyncio.wait({placing})
+            if placing.exception() is None:  # what a device holds is closed as all of it is
+                self._retired = (*self._retired, Held(placing.result()))
+            raise
         self._held = MappingProxyType({**self._held, manifest.version: Held(index)})
         return index
+
+    async def _read(self, files: Brought, manifest: Manifest) -> tuple[SegmentData, ...]:
+        """Read on a thread, which is done before a cancellation is: two would be too many."""
+        leash = Leash()
+        work = asyncio.to_thread(_read, files, manifest, self.shard, leash)
+        reading = asyncio.ensure_future(work)
+        try:
+            return await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            leash.cut()
+            await asyncio.wait({reading})
+            reading.exception()  # seen; nobody asks for it
+            raise
 
     def _check_fits(self, manifest: Manifest, backend: Backend) -> None:
         for held in self._held.values():
@@ -209,12 +283,18 @@ class Versions:
             await asyncio.to_thread(give_back)
 
 
-def _read(files: Brought, manifest: Manifest, shard: int) -> tuple[SegmentData, ...]:
+def _read(files: Brought, manifest: Manifest, shard: int, leash: Leash) -> tuple[SegmentData, ...]:
     """Checksums first, then a child opens the files, then this process."""
+
+    def check(folder: Path, entry: FileEntry) -> Path:
+        leash.check()
+        return check_place(folder, entry)
+
     if shard < len(manifest.shards):
         for entry in shard_files(manifest, shard):
+            leash.check()
             files.check(files.folder, entry)
         # without checksums nobody knows that the bytes are those of the last time
         remembered = examined_dir() if files.check is check_file else None
-        examine_shard(files.folder, manifest, shard, remembered=remembered)
-    return ShardIndex.read(files.folder, manifest, shard, check=check_place)
+        examine_shard(files.folder, manifest, shard, remembered=remembered, leash=leash)
+    return ShardIndex.read(files.folder, manifest, shard, check=check)

@@ -7,7 +7,6 @@ taking calls. Knows nothing of what is served.
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
 import signal
@@ -25,6 +24,7 @@ from grpc_reflection.v1alpha import reflection
 from shoal.config import ProcessConfig, load_config, refuse_exposed
 from shoal.errors import ShoalError, StorageError
 from shoal.json_file import write_json
+from shoal.parent import die_with_parent
 from shoal.rpc.access import AccessFiles, Guard
 from shoal.rpc.certificates import CertificateFiles, ServerCertificates
 from shoal.rpc.interceptor import ShoalInterceptor
@@ -70,7 +70,8 @@ async def serve(
     interceptor = ShoalInterceptor(_guard(config))
     stopping = asyncio.Event()
     with _signals(stopping):
-        _die_with_parent(config.parent_pid)
+        if config.parent_pid is not None:  # a killed launcher leaves nothing
+            die_with_parent(config.parent_pid, signal.SIGTERM)
         server = grpc.aio.server(interceptors=(interceptor,), options=server_options())
         health = HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
@@ -200,18 +201,3 @@ def _signals(stopping: asyncio.Event) -> Any:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-
-
-_PR_SET_PDEATHSIG = 1
-
-
-def _die_with_parent(parent_pid: int | None) -> None:
-    """Asks the kernel for SIGTERM when the parent dies, so that a killed launcher leaves nothing.
-
-    The parent may have died before the question was asked: that is seen by its pid.
-    """
-    if parent_pid is None:
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent_pid:
-        os.kill(os.getpid(), signal.SIGTERM)
