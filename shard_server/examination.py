@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from shard_server.leash import Leash, run_child
 from shoal import __version__
+from shoal.child_environment import import_environment
 from shoal.errors import IndexFormatError, UnavailableError
 from shoal.formats.manifest import FileEntry, Manifest
 
@@ -101,7 +102,7 @@ def examined_dir() -> Path:
 
 def _try_in_child(index_dir: Path, manifest: Manifest, shard: int, leash: Leash) -> None:
     allowed = allowance(manifest, shard)
-    command = [sys.executable, "-m", "shard_server.examine", str(index_dir), str(shard),
+    command = [sys.executable, "-P", "-m", "shard_server.examine", str(index_dir), str(shard),
                str(allowed.extra_bytes), str(allowed.cpu_s), str(os.getpid())]  # fmt: skip
     try:
         ended = run_child(
@@ -153,11 +154,9 @@ def _last_opened(stdout: bytes | None, index_dir: Path) -> str:
 
 def _environment() -> dict[str, str]:
     """The child finds our own packages, has one thread, and sees no GPU."""
-    root = str(Path(__file__).resolve().parents[1])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(paths),
+        **import_environment(),
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
