@@ -99,17 +99,19 @@ class ShardIndex:
         return self._backend.name
 
     def warm_up(self) -> None:
-        """Search each way, one query and many: first calls make tables, load pages, start threads
-        and compile kernels.
+        """Search each way: first calls make tables, load pages and compile kernels.
+
+        One query, and many where the device loads aside: a CPU is warm after one, and the search
+        thread serves another version, which brute force over many would hold up for seconds.
         """
         rng = np.random.default_rng(0)  # zeros would all tie, and ties are searched for again
         shape = (_WARM_UP_QUERIES, self.manifest.dim)
         query_vectors = rng.standard_normal(shape, dtype=np.float32)
         n_probe = self.manifest.default_n_probe or min(1, self.manifest.n_lists)
-        for queries in (query_vectors[:1], query_vectors):
+        for n_queries in (1, _WARM_UP_QUERIES) if self._backend.loads_aside else (1,):
             for candidates in (100, 0):
                 parameters = SearchParameters(k=10, n_probe=n_probe, candidates=candidates)
-                self.search(queries, parameters)
+                self.search(query_vectors[:n_queries], parameters)
 
     def close(self) -> None:
         """Let go of the index; on the search thread, which alone may free a GPU's memory."""

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from shard_server.devices import CpuBackend
 from shard_server.hits import merge
 from shard_server.limits import SearchParameters
 from shard_server.search_thread import Stopped
@@ -199,3 +200,23 @@ def test_vectors_of_another_dimension_never_reach_faiss(tmp_path, corpus, write_
     index = open_shard(tmp_path, write_index(tmp_path))
     with pytest.raises(AssertionError):
         index.search(np.zeros((1, 63), dtype=np.float32), SearchParameters(k=1, n_probe=1))
+
+
+class Aside(CpuBackend):
+    """Loads on a thread of its own, as a GPU does."""
+
+    loads_aside = True
+
+
+@pytest.mark.parametrize(("backend", "wanted"), [(CpuBackend(), {1}), (Aside(), {1, 64})])
+def test_only_what_loads_aside_is_warmed_with_many_queries(
+    tmp_path, write_index, open_shard, monkeypatch, backend, wanted
+):
+    """On a CPU, 64 exhaustive scans of a large Flat shard would hold up the version that serves,
+    and use up what the examining child is allowed."""
+    index = open_shard(tmp_path, write_index(tmp_path, "Flat", n_rows=100), backend=backend)
+    asked = set()
+    search = index.search
+    monkeypatch.setattr(index, "search", lambda q, p: (asked.add(len(q)), search(q, p)))
+    index.warm_up()
+    assert asked == wanted
