@@ -84,7 +84,7 @@ def examine_shard(
 
     Raises:
         IndexFormatError: naming the file that is refused, crashes faiss or wants too much.
-        UnavailableError: no child can be started now; or the leash was cut.
+        UnavailableError: no child can be started now, or somebody killed it, or cut the leash.
     """
     mark = None if remembered is None else remembered / _key(manifest, shard)
     if mark is not None and mark.exists():
@@ -120,6 +120,11 @@ def _try_in_child(index_dir: Path, manifest: Manifest, shard: int, leash: Leash)
         raise UnavailableError(
             f"no process can be started to examine {index_dir}: {error.strerror}"
         ) from error
+    if ended.returncode == -signal.SIGKILL:  # neither the files nor its limits do that
+        raise UnavailableError(
+            f"the process that examined {index_dir} was killed, as the kernel does where memory is "
+            "short; try again with more"
+        )
     if fault := _fault(ended, index_dir, allowed):
         raise IndexFormatError(fault)
 
@@ -137,7 +142,7 @@ def _fault(ended: "subprocess.CompletedProcess[bytes]", index_dir: Path, allowed
         return last.removeprefix("fault ")
     where = _last_opened(ended.stdout, index_dir)
     told = (ended.stderr.decode("utf-8", "replace").strip().splitlines() or [""])[-1][-300:]
-    if ended.returncode in {-signal.SIGXCPU, -signal.SIGKILL}:
+    if ended.returncode == -signal.SIGXCPU:
         return f"{where}: not open after {allowed.cpu_s} s of processor time; {_ADVICE}"
     if ended.returncode < 0:
         return f"{where}: opening it ends in {signal.Signals(-ended.returncode).name}; {_ADVICE}"

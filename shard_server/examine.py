@@ -52,14 +52,16 @@ def examine(index_dir: Path, manifest: Manifest, shard: int) -> None:
 def allow(extra_bytes: int, cpu_s: int) -> None:
     """From here on, `extra_bytes` of address space beyond today's, and `cpu_s` seconds of CPU."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    for limit, most in (
-        (resource.RLIMIT_AS, used + extra_bytes),
-        (resource.RLIMIT_CPU, cpu_s + int(_cpu_s()) + 1),
-        (resource.RLIMIT_CORE, 0),
+    for limit, most, spare in (
+        (resource.RLIMIT_AS, used + extra_bytes, 0),
+        # at the hard limit the kernel sends SIGKILL, as it does where memory is short: so that the
+        # two can be told apart, the soft one and its SIGXCPU come before
+        (resource.RLIMIT_CPU, cpu_s + int(_cpu_s()) + 1, 1),
+        (resource.RLIMIT_CORE, 0, 0),
     ):
         _, hard = resource.getrlimit(limit)
-        bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(limit, (bound, bound))
+        bound = most + spare if hard == resource.RLIM_INFINITY else min(most + spare, hard)
+        resource.setrlimit(limit, (max(0, bound - spare), bound))
 
 
 def _cpu_s() -> float:

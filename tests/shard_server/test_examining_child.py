@@ -1,9 +1,15 @@
 """The child that opens files first: what it imports and may use, and whose fault its end is."""
 
+import resource
+import signal
 import subprocess
 import sys
 
+import pytest
+
+from shard_server import examination, examine
 from shard_server.examination import examine_shard
+from shoal.errors import UnavailableError
 
 
 def test_the_child_imports_nothing_from_where_it_is_started(tmp_path, write_index, monkeypatch):
@@ -17,3 +23,25 @@ def test_the_child_imports_nothing_from_where_it_is_started(tmp_path, write_inde
     assert not canary.exists()
     subprocess.run([sys.executable, "-m", "resource"], check=True)
     assert canary.exists(), "the canary itself works"
+
+
+def test_a_killed_child_is_no_fault_of_the_files(tmp_path, write_index, monkeypatch):
+    """The kernel kills where memory is short: the files may be as sound as any."""
+    manifest = write_index(tmp_path, "Flat", n_rows=50)
+    killed = subprocess.CompletedProcess([], -signal.SIGKILL, b"opening /x/ids.arrow\n", b"")
+    monkeypatch.setattr(examination, "run_child", lambda *_, **__: killed)
+    with pytest.raises(UnavailableError, match="was killed"):
+        examine_shard(tmp_path, manifest, 0, remembered=tmp_path / "marks")
+    assert not (tmp_path / "marks").exists()
+
+
+@pytest.mark.parametrize("inherited", [resource.RLIM_INFINITY, 4])
+def test_too_much_time_ends_in_its_own_signal(monkeypatch, inherited):
+    """The soft limit is met before the hard one, whose SIGKILL says nothing."""
+    given = {}
+    monkeypatch.setattr(examine.resource, "getrlimit", lambda _: (inherited, inherited))
+    monkeypatch.setattr(examine.resource, "setrlimit", given.__setitem__)
+    examine.allow(1 << 30, 60)
+    soft, hard = given[resource.RLIMIT_CPU]
+    assert 0 < soft < hard
+    assert inherited in (resource.RLIM_INFINITY, hard)
