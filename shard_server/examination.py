@@ -87,16 +87,19 @@ def examine_shard(
         UnavailableError: no child can be started now, or somebody killed it, or cut the leash.
     """
     mark = None if remembered is None else remembered / _key(manifest, shard)
-    if mark is not None and mark.exists():
+    if mark is not None and _is_there(mark):
         return
     _try_in_child(index_dir, manifest, shard, leash or Leash())
     if mark is not None:
         _leave(mark)
 
 
-def examined_dir() -> Path:
-    """Where the marks are: $XDG_CACHE_HOME/shoal/examined, the user's own."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+def examined_dir() -> Path | None:
+    """Where the marks are: $XDG_CACHE_HOME/shoal/examined, the user's own; None without a home."""
+    try:
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        return None
     return Path(root) / "shoal" / "examined"
 
 
@@ -175,6 +178,13 @@ def _key(manifest: Manifest, shard: int) -> str:
     segments = manifest.shards[shard].model_dump_json()
     releases = f"{__version__} {faiss.__version__} {pa.__version__}"
     return hashlib.sha256(f"{releases}\n{known}\n{segments}".encode()).hexdigest()
+
+
+def _is_there(mark: Path) -> bool:
+    try:
+        return mark.exists()
+    except OSError:  # a home that can't be read has no marks
+        return False
 
 
 def _leave(mark: Path) -> None:

@@ -4,11 +4,12 @@ import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from shard_server import examination, examine
-from shard_server.examination import examine_shard
+from shard_server.examination import examine_shard, examined_dir
 from shoal.errors import UnavailableError
 
 
@@ -45,3 +46,17 @@ def test_too_much_time_ends_in_its_own_signal(monkeypatch, inherited):
     soft, hard = given[resource.RLIMIT_CPU]
     assert 0 < soft < hard
     assert inherited in (resource.RLIM_INFINITY, hard)
+
+
+def test_a_home_that_is_missing_or_unreadable_has_no_marks(tmp_path, write_index, monkeypatch):
+    """Service accounts have neither; their shards are examined at each start, and served."""
+    manifest = write_index(tmp_path, "Flat", n_rows=50)
+    tried = []
+    monkeypatch.setattr(examination, "_try_in_child", lambda *_: tried.append(1))
+    unreadable = tmp_path / ("x" * 300)  # as EACCES, but for root too
+    examine_shard(tmp_path, manifest, 0, remembered=unreadable)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: Path("~nobody-at-all").expanduser())
+    assert examined_dir() is None
+    examine_shard(tmp_path, manifest, 0, remembered=examined_dir())
+    assert tried == [1, 1]
