@@ -26,10 +26,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Brought:
-    """A shard's files: in `folder`, each to be proved by `check` before it is read."""
+    """A shard's files: in `folder`, each to be checked by `check` before it is read.
+
+    `proved` says that their bytes are then known to be the manifest's, by their SHA-256.
+    """
 
     folder: Path
     check: CheckFile
+    proved: bool
 
 
 class IndexSource(Protocol):
@@ -52,11 +56,11 @@ class IndexSource(Protocol):
 
 
 class FolderSource:
-    """An index folder on this machine's disk."""
+    """An index folder on this machine's disk; with `verify`, files are hashed."""
 
-    def __init__(self, folder: Path, check: CheckFile) -> None:
+    def __init__(self, folder: Path, *, verify: bool) -> None:
         self._folder = folder
-        self._check = check
+        self._verify = verify
 
     async def manifest(self, version: int | None) -> Manifest:
         """As `IndexSource`."""
@@ -68,15 +72,18 @@ class FolderSource:
 
     async def bring(self, manifest: Manifest, shard: int) -> Brought:  # noqa: ARG002 -- all is here
         """As `IndexSource`."""
-        return Brought(folder=self._folder, check=self._check)
+        return Brought(folder=self._folder, check=_check(verify=self._verify), proved=self._verify)
 
 
 class UrlSource:
-    """An index at a URL; the shard's files are copied to this machine before they are read."""
+    """An index at a URL; the shard's files are copied to this machine before they are read.
 
-    def __init__(self, copy: "LocalCopy", check: CheckFile) -> None:
+    With `verify`, what was copied before is hashed again.
+    """
+
+    def __init__(self, copy: "LocalCopy", *, verify: bool) -> None:
         self._copy = copy
-        self._check = check
+        self._verify = verify
 
     async def manifest(self, version: int | None) -> Manifest:
         """As `IndexSource`; a version that is copied already is not asked for."""
@@ -93,7 +100,7 @@ class UrlSource:
         entries = tuple(shard_entries(manifest, shard))
         try:
             n_bytes = await asyncio.to_thread(
-                lambda: self._copy.fetch(entries, show, check=self._check)
+                lambda: self._copy.fetch(entries, show, check=_check(verify=self._verify))
             )
         except asyncio.CancelledError:
             left.set()
@@ -102,7 +109,8 @@ class UrlSource:
             "version %d: %.1f MB copied from %s, the rest of %d files was here",
             manifest.version, n_bytes / 1e6, self._copy.remote.url, len(entries),
         )  # fmt: skip
-        return Brought(folder=self._copy.folder, check=check_place)  # `fetch` has proved them
+        # `fetch` has hashed them, so their place is enough
+        return Brought(folder=self._copy.folder, check=check_place, proved=self._verify)
 
 
 def open_source(index: str, cache_dir: Path | None, *, verify: bool) -> IndexSource:
@@ -111,9 +119,8 @@ def open_source(index: str, cache_dir: Path | None, *, verify: bool) -> IndexSou
     Raises:
         ConfigError: a URL with credentials in it, or of a kind that is not known or not installed.
     """
-    check = check_file if verify else check_place
     if not is_url(index):
-        return FolderSource(Path(index), check)
+        return FolderSource(Path(index), verify=verify)
     refuse_credentials(index)
     try:
         from shoal.formats.local_copy import LocalCopy  # noqa: PLC0415 -- only for a URL
@@ -121,7 +128,11 @@ def open_source(index: str, cache_dir: Path | None, *, verify: bool) -> IndexSou
         raise ConfigError(
             f"--index is a URL, which needs {failure.name}: pip install 'shoal[remote]'"
         ) from failure
-    return UrlSource(LocalCopy.of(index, cache_dir or default_cache_dir()), check)
+    return UrlSource(LocalCopy.of(index, cache_dir or default_cache_dir()), verify=verify)
+
+
+def _check(*, verify: bool) -> CheckFile:
+    return check_file if verify else check_place
 
 
 def shard_entries(manifest: Manifest, shard: int) -> Iterator[FileEntry]:

@@ -29,7 +29,6 @@ from shoal.errors import (
     UnavailableError,
 )
 from shoal.formats.manifest import FileEntry, Manifest
-from shoal.formats.versions import check_file
 from shoal.index_name import refuse_unlawful
 
 logger = logging.getLogger(__name__)
@@ -295,6 +294,6 @@ def _read(files: Brought, manifest: Manifest, shard: int, leash: Leash) -> tuple
             leash.check()
             files.check(files.folder, entry)
         # without checksums nobody knows that the bytes are those of the last time
-        remembered = examined_dir() if files.check is check_file else None
+        remembered = examined_dir() if files.proved else None
         examine_shard(files.folder, manifest, shard, remembered=remembered, leash=leash)
     return ShardIndex.read(files.folder, manifest, shard, check=check)

@@ -17,7 +17,6 @@ from shard_server.search_thread import SearchThread
 from shard_server.source import FolderSource
 from shard_server.versions import Versions
 from shoal.errors import UnavailableError
-from shoal.formats.versions import check_file
 
 ROOT = Path(__file__).resolve().parents[2]
 SLEEP = [sys.executable, "-c", "import sys, time; sys.stdin.read(); time.sleep(600)"]
@@ -50,7 +49,7 @@ async def opened(tmp_path, write_index, monkeypatch):
     for n_rows in (100, 110, 120):
         write_index(tmp_path, "Flat", n_rows=n_rows)
     thread = SearchThread(max_queued=8)
-    source = FolderSource(tmp_path, check_file)
+    source = FolderSource(tmp_path, verify=True)
     versions = Versions(source, 0, device="cpu", gpu_temp_bytes=0, thread=thread)
     reads = SlowReads()
     reads.go.set()

@@ -13,7 +13,6 @@ from shard_server.limits import SearchParameters
 from shard_server.search_thread import SearchThread
 from shard_server.source import FolderSource
 from shard_server.versions import Versions
-from shoal.formats.versions import check_file
 from shoal.rpc.deadline import Deadline
 
 BOTH = ("cpu", "cuda")
@@ -62,7 +61,7 @@ async def opened(tmp_path, write_index, gpu):
     write_index(tmp_path, n_rows=400, devices=BOTH)
     thread = SearchThread(max_queued=8)
     versions = Versions(
-        FolderSource(tmp_path, check_file), 0, device="cuda", gpu_temp_bytes=1 << 30, thread=thread
+        FolderSource(tmp_path, verify=True), 0, device="cuda", gpu_temp_bytes=1 << 30, thread=thread
     )
     await versions.open_first(1)
     yield versions, thread

@@ -5,7 +5,9 @@ import threading
 
 import pytest
 
+from shard_server import versions
 from shard_server.config import ShardConfig
+from shard_server.leash import Leash
 from shard_server.limits import SearchParameters
 from shard_server.segment import check_place
 from shard_server.service import ShardServicer
@@ -63,6 +65,22 @@ async def test_a_url_s_shard_answers_as_the_folder_s(pushed, tmp_path, corpus, o
     await servicer.stop()
 
 
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("from_url", [True, False])
+async def test_what_was_hashed_is_examined_once(pushed, tmp_path, monkeypatch, verify, from_url):
+    """From a URL as from a folder; unhashed bytes may be others at the next start."""
+    url, manifest = pushed
+    source = open_source(
+        url if from_url else str(tmp_path / "index"), tmp_path / "c", verify=verify
+    )
+    given = []
+    monkeypatch.setattr(
+        versions, "examine_shard", lambda *_, remembered, **__: given.append(remembered)
+    )
+    versions._read(await source.bring(manifest, 0), manifest, 0, Leash())
+    assert [remembered is not None for remembered in given] == [verify]
+
+
 async def test_a_version_that_is_not_there_is_named(pushed, tmp_path):
     """By a folder and a URL alike."""
     url, _ = pushed
@@ -103,7 +121,7 @@ async def test_copying_ends_when_the_process_is_told_to_stop(pushed, tmp_path):
     """A download of an hour must not outlive the SIGTERM that came in its first minute."""
     _, manifest = pushed
     remote = Endless()
-    source = UrlSource(LocalCopy(remote, tmp_path / "cache"), check_file)
+    source = UrlSource(LocalCopy(remote, tmp_path / "cache"), verify=True)
     bringing = asyncio.create_task(source.bring(manifest, 0))
     await asyncio.to_thread(remote.reading.wait, 30)
     bringing.cancel()
