@@ -20,7 +20,7 @@ from shard_server.leash import Leash, run_child
 from shoal import __version__
 from shoal.child_environment import import_environment
 from shoal.errors import IndexFormatError, UnavailableError
-from shoal.formats.manifest import FileEntry, Manifest
+from shoal.formats.manifest import Manifest
 
 _ROOM_BYTES = 512 << 20
 """For what doesn't grow with the files: stacks, arenas, one search."""
@@ -41,21 +41,12 @@ class Allowance:
     wait_s: int
 
 
-def shard_files(manifest: Manifest, shard: int) -> tuple[FileEntry, ...]:
-    """Every file that a server of the shard needs, in the order of opening."""
-    listed: list[FileEntry | None] = []
-    for segment in manifest.shards[shard].segments:
-        files = segment.files
-        listed += [files.ids, files.vectors, files.index, files.passages, files.deleted]
-    return tuple(entry for entry in listed if entry is not None)
-
-
 def allowance(manifest: Manifest, shard: int) -> Allowance:
     """Enough for the honest files of these sizes, with room. Pure.
 
     The files mapped or read, once more for what grows while it is read, and faiss's tables.
     """
-    n_bytes = sum(entry.n_bytes for entry in shard_files(manifest, shard))
+    n_bytes = sum(entry.n_bytes for entry in manifest.shards[shard].entries())
     # with up to dim sub-quantizers of 256 float32 entries for each list
     tables = min(_MAX_TABLE_BYTES, manifest.n_lists * manifest.dim * 1024)
     cpu_s = _BASE_CPU_S + n_bytes // _BYTES_A_CPU_S

@@ -69,11 +69,7 @@ def read_segment(
         IndexFormatError: naming the file that does not verify, can't be read or does not fit.
     """
     files = segment.files
-    paths = {
-        entry: check(index_dir, entry)
-        for entry in (files.index, files.vectors, files.passages, files.ids, files.deleted)
-        if entry is not None
-    }
+    paths = {entry: check(index_dir, entry) for entry in files.entries()}
     opening(paths[files.vectors])
     vectors = _read(paths[files.vectors], faiss.IO_FLAG_MMAP_IFC)
     _check_vectors(paths[files.vectors], vectors, manifest, segment)

@@ -7,14 +7,13 @@ opened, never while it serves. Must not know faiss.
 import asyncio
 import logging
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from shard_server.segment import CheckFile, check_place
 from shoal.errors import ConfigError, IndexFormatError, NotFoundError
-from shoal.formats.manifest import FileEntry, Manifest
+from shoal.formats.manifest import Manifest
 from shoal.formats.remote_url import default_cache_dir, is_url, refuse_credentials
 from shoal.formats.versions import check_file, list_versions, load_manifest
 
@@ -97,7 +96,8 @@ class UrlSource:
             if left.is_set():
                 raise IndexFormatError("nobody waits for this version any more")
 
-        entries = tuple(shard_entries(manifest, shard))
+        # one that the version lacks is told of where it is read
+        entries = manifest.shards[shard].entries() if shard < len(manifest.shards) else ()
         try:
             n_bytes = await asyncio.to_thread(
                 lambda: self._copy.fetch(entries, show, check=_check(verify=self._verify))
@@ -133,14 +133,3 @@ def open_source(index: str, cache_dir: Path | None, *, verify: bool) -> IndexSou
 
 def _check(*, verify: bool) -> CheckFile:
     return check_file if verify else check_place
-
-
-def shard_entries(manifest: Manifest, shard: int) -> Iterator[FileEntry]:
-    """What serving a shard reads. The trained, empty index is for building."""
-    if shard >= len(manifest.shards):
-        return  # `ShardIndex.read` says what is wrong
-    for segment in manifest.shards[shard].segments:
-        files = segment.files
-        for entry in (files.index, files.vectors, files.passages, files.ids, files.deleted):
-            if entry is not None:
-                yield entry

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from shard_server.devices import Backend, choose_device, count_gpus, open_backend
-from shard_server.examination import examine_shard, examined_dir, shard_files
+from shard_server.examination import examine_shard, examined_dir
 from shard_server.index import ShardIndex
 from shard_server.leash import Leash
 from shard_server.memory import give_back
@@ -290,7 +290,7 @@ def _read(files: Brought, manifest: Manifest, shard: int, leash: Leash) -> tuple
         return check_place(folder, entry)
 
     if shard < len(manifest.shards):
-        for entry in shard_files(manifest, shard):
+        for entry in manifest.shards[shard].entries():
             leash.check()
             files.check(files.folder, entry)
         # without checksums nobody knows that the bytes are those of the last time

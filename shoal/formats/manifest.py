@@ -73,6 +73,11 @@ class SegmentFiles(_Value):
     ids: FileEntry
     deleted: FileEntry | None = None
 
+    def entries(self) -> tuple[FileEntry, ...]:
+        """Those that are there, in a fixed order."""
+        listed = (self.index, self.vectors, self.passages, self.ids, self.deleted)
+        return tuple(entry for entry in listed if entry is not None)
+
 
 class Segment(_Value):
     """A part of a shard, written once. Rows are 0..n_rows-1 in ingestion order."""
@@ -92,6 +97,10 @@ class Shard(_Value):
     """A part of a version: a list of segments, empty where no id hashes to it."""
 
     segments: tuple[Segment, ...]
+
+    def entries(self) -> tuple[FileEntry, ...]:
+        """What serving the shard reads, in a fixed order."""
+        return tuple(entry for segment in self.segments for entry in segment.files.entries())
 
     @property
     def n_rows(self) -> int:
@@ -206,9 +215,7 @@ class Manifest(_Value):
 
     def entries(self) -> tuple[FileEntry, ...]:
         """Every file of this version, shared ones once, in a fixed order."""
-        listed = [self.trained]
-        for shard in self.shards:
-            for segment in shard.segments:
-                files = segment.files
-                listed += [files.index, files.vectors, files.passages, files.ids, files.deleted]
-        return tuple(dict.fromkeys(entry for entry in listed if entry is not None))
+        # the trained, empty index is for building
+        trained = () if self.trained is None else (self.trained,)
+        of_shards = (entry for shard in self.shards for entry in shard.entries())
+        return tuple(dict.fromkeys((*trained, *of_shards)))

@@ -11,7 +11,7 @@ from shard_server.leash import Leash
 from shard_server.limits import SearchParameters
 from shard_server.segment import check_place
 from shard_server.service import ShardServicer
-from shard_server.source import UrlSource, open_source, shard_entries
+from shard_server.source import UrlSource, open_source
 from shoal.errors import ConfigError, IndexFormatError, NotFoundError
 from shoal.formats.local_copy import LocalCopy
 from shoal.formats.remote_push import push_index
@@ -39,7 +39,7 @@ async def test_a_shard_copies_its_own_files_alone(pushed, tmp_path):
     assert await source.manifest(None) == manifest
     brought = await source.bring(manifest, 1)
     assert brought.check is check_place  # they have just been proved
-    mine = set(shard_entries(manifest, 1))
+    mine = set(manifest.shards[1].entries())
     for entry in manifest.entries():
         assert (brought.folder / entry.path).exists() == (entry in mine)
     for entry in mine:
@@ -92,7 +92,7 @@ async def test_a_version_that_is_not_there_is_named(pushed, tmp_path):
 async def test_a_broken_object_is_named_by_its_url(pushed, tmp_path):
     """What can't be copied whole is never read."""
     url, manifest = pushed
-    entry = next(shard_entries(manifest, 0))
+    entry = manifest.shards[0].entries()[0]
     (tmp_path / "remote" / entry.path).write_bytes(b"short")
     source = open_source(url, tmp_path / "cache", verify=True)
     with pytest.raises(IndexFormatError, match=f"{url}/{entry.path}: 5 bytes"):
