@@ -16,6 +16,7 @@ from pathlib import Path
 import faiss
 import pyarrow as pa
 
+from shard_server.faiss_files import table_bytes
 from shard_server.leash import Leash, run_child
 from shoal import __version__
 from shoal.child_environment import import_environment
@@ -24,7 +25,6 @@ from shoal.formats.manifest import Manifest
 
 _ROOM_BYTES = 512 << 20
 """For what doesn't grow with the files: stacks, arenas, one search."""
-_MAX_TABLE_BYTES = 2 << 30
 _BASE_CPU_S = 5
 _BYTES_A_CPU_S = 50 << 20
 """A tenth of what reading and checking an index reaches on one slow core."""
@@ -47,8 +47,7 @@ def allowance(manifest: Manifest, shard: int) -> Allowance:
     The files mapped or read, once more for what grows while it is read, and faiss's tables.
     """
     n_bytes = sum(entry.n_bytes for entry in manifest.shards[shard].entries())
-    # with up to dim sub-quantizers of 256 float32 entries for each list
-    tables = min(_MAX_TABLE_BYTES, manifest.n_lists * manifest.dim * 1024)
+    tables = table_bytes(n_lists=manifest.n_lists, dim=manifest.dim)
     cpu_s = _BASE_CPU_S + n_bytes // _BYTES_A_CPU_S
     return Allowance(
         extra_bytes=2 * n_bytes + tables + _ROOM_BYTES, cpu_s=cpu_s, wait_s=_WAIT_FACTOR * cpu_s

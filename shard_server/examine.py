@@ -17,7 +17,7 @@ import faiss
 
 from shard_server.devices import CpuBackend
 from shard_server.index import ShardIndex
-from shard_server.segment import check_place, limit_deserialization, read_segment
+from shard_server.segment import check_place, read_segment
 from shoal.errors import IndexFormatError, ShoalError
 from shoal.formats.ids import IdFile
 from shoal.formats.manifest import Manifest
@@ -30,7 +30,6 @@ def examine(index_dir: Path, manifest: Manifest, shard: int) -> None:
     Raises:
         ShoalError: the files are not what the manifest says, or can't be searched.
     """
-    limit_deserialization(manifest)
     segments = []
     for segment in manifest.shards[shard].segments:
         ids = index_dir / segment.files.ids.path

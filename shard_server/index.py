@@ -14,7 +14,7 @@ from shard_server.devices import Backend
 from shard_server.hits import ShardHits, merge, no_hits, stack
 from shard_server.limits import MAX_QUERIES, SearchParameters
 from shard_server.search_thread import Stopped
-from shard_server.segment import CheckFile, SegmentData, limit_deserialization, read_segment
+from shard_server.segment import CheckFile, SegmentData, read_segment
 from shard_server.segment_search import SegmentSearch
 from shoal.errors import IndexFormatError
 from shoal.formats.manifest import Manifest
@@ -60,7 +60,6 @@ class ShardIndex:
                 f"shard {shard} is not there: version {manifest.version} of {manifest.name} has "
                 f"{len(manifest.shards)} shards, numbered from 0"
             )
-        limit_deserialization(manifest)
         return tuple(
             read_segment(index_dir, manifest, segment, check=check)
             for segment in manifest.shards[shard].segments

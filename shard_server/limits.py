@@ -21,7 +21,10 @@ MAX_PLACES = 65_536
 MAX_FETCH = 2_048
 """Hits asked of faiss in one search, ties over the edge included: the GPU's limit on k."""
 
-GPU_CODE_SIZES = frozenset({1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96})
+MAX_TABLE_BYTES = 2 << 30
+"""faiss's own bound for the tables that it precomputes on reading an IVF-PQ index."""
+
+GPU_CODE_SIZES = (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96)
 """Bytes a vector that faiss's GPU IVF-PQ takes."""
 
 GPU_FLOAT16_TABLE_CODE_SIZES = frozenset({56, 64, 96})

@@ -13,7 +13,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from shard_server.familiar import strange_part
+from shard_server.faiss_files import faiss_metric, read_faiss, refuse_strange
 from shard_server.hits import Ordinals
 from shard_server.rotation import take_apart
 from shoal.errors import IndexFormatError
@@ -23,12 +23,6 @@ from shoal.formats.passages import PassageFile
 from shoal.formats.versions import check_file
 
 CheckFile = Callable[[Path, FileEntry], Path]
-
-_METRICS = {"inner_product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
-_FAISS_SLACK = 8
-"""faiss refuses an array of n bytes unless n < limit / 4; twice that leaves room."""
-_MAX_TABLE_BYTES = 2 << 30
-"""faiss's own bound for the tables that it precomputes on reading an IVF-PQ index."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +65,13 @@ def read_segment(
     files = segment.files
     paths = {entry: check(index_dir, entry) for entry in files.entries()}
     opening(paths[files.vectors])
-    vectors = _read(paths[files.vectors], faiss.IO_FLAG_MMAP_IFC)
+    sizes = {"n_lists": manifest.n_lists, "dim": manifest.dim}
+    vectors = read_faiss(paths[files.vectors], mapped=True, **sizes)
     _check_vectors(paths[files.vectors], vectors, manifest, segment)
     index = None
     if files.index is not None:
         opening(paths[files.index])
-        index = _read(paths[files.index], 0)
+        index = read_faiss(paths[files.index], mapped=False, **sizes)
         _check_index(paths[files.index], index, manifest, segment)
     opening(paths[files.passages])
     passages = PassageFile.open(paths[files.passages])
@@ -111,26 +106,6 @@ def check_place(index_dir: Path, entry: FileEntry) -> Path:
     return path
 
 
-def limit_deserialization(manifest: Manifest) -> None:
-    """Let faiss believe no more of a file than the manifest's sizes allow (faiss#5400).
-
-    The limits are the process's; set them before each version that is read.
-    """
-    largest = max((entry.n_bytes for entry in manifest.entries()), default=0)
-    # with M <= dim sub-quantizers of 256 entries, of 4 bytes each, for each list
-    table_bytes = min(_MAX_TABLE_BYTES, manifest.n_lists * manifest.dim * 1024)
-    faiss.set_deserialization_loop_limit(max(manifest.n_lists, 1024))
-    faiss.set_deserialization_vector_byte_limit(_FAISS_SLACK * largest + table_bytes + (1 << 20))
-
-
-def _read(path: Path, flags: int) -> Any:
-    try:
-        return faiss.read_index(str(path), flags)
-    except RuntimeError as failure:
-        reason = str(failure).strip().rpartition("\n")[2][-300:]
-        raise IndexFormatError(f"{path}: faiss can't read it: {reason}") from failure
-
-
 def _check_vectors(path: Path, vectors: Any, manifest: Manifest, segment: Segment) -> None:
     if (
         not isinstance(vectors, faiss.IndexScalarQuantizer)
@@ -138,7 +113,7 @@ def _check_vectors(path: Path, vectors: Any, manifest: Manifest, segment: Segmen
     ):
         raise IndexFormatError(f"{path}: not float16 vectors, but {type(vectors).__name__}")
     _check_shape(path, vectors, manifest, segment)
-    _refuse_strange(path, vectors)
+    refuse_strange(path, vectors)
 
 
 def _check_index(path: Path, index: Any, manifest: Manifest, segment: Segment) -> None:
@@ -148,7 +123,7 @@ def _check_index(path: Path, index: Any, manifest: Manifest, segment: Segment) -
     if isinstance(index, faiss.IndexPreTransform):
         _check_transform(path, index)
     else:
-        _refuse_strange(path, index)
+        refuse_strange(path, index)
     ivf = faiss.try_extract_index_ivf(index)
     n_lists = 0 if ivf is None else int(ivf.nlist)
     if n_lists != manifest.n_lists:
@@ -163,16 +138,11 @@ def _check_transform(path: Path, index: Any) -> None:
         transform, codes = take_apart(index)
     except ValueError as fault:
         raise IndexFormatError(f"{path}: {fault}") from fault
-    _refuse_strange(path, codes, transform)
+    refuse_strange(path, codes, transform)
     found = (transform.d_in, transform.d_out, codes.ntotal)
     wanted = (index.d, codes.d, index.ntotal)
     if found != wanted or transform.A.size() != index.d * codes.d:
         raise IndexFormatError(f"{path}: its transform {found} does not fit {wanted}")
-
-
-def _refuse_strange(path: Path, codes: Any, transform: Any = None) -> None:
-    if strange := strange_part(codes, transform):
-        raise IndexFormatError(f"{path}: holds {strange}, which no recipe makes")
 
 
 def _check_rows(path: Path, lists: Any, n_rows: int) -> None:
@@ -187,7 +157,7 @@ def _check_rows(path: Path, lists: Any, n_rows: int) -> None:
 
 def _check_shape(path: Path, index: Any, manifest: Manifest, segment: Segment) -> None:
     found = (index.ntotal, index.d, index.metric_type)
-    wanted = (segment.n_rows, manifest.dim, _METRICS[manifest.metric])
+    wanted = (segment.n_rows, manifest.dim, faiss_metric(manifest.metric))
     if found != wanted:
         raise IndexFormatError(
             f"{path}: rows, dimensions, metric are {found}, the manifest says {wanted}"

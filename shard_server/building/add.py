@@ -126,7 +126,8 @@ def _read_trained(index_dir: Path, live: Manifest) -> Trained | None:
     """The trained, empty index that the segments share; None for Flat."""
     if live.trained is None:
         return None
-    index = read_trained(check_file(index_dir, live.trained), live.dim)
+    path = check_file(index_dir, live.trained)
+    index = read_trained(path, n_lists=live.n_lists, dim=live.dim)
     return Trained(index=index, sha256=live.trained.sha256)
 
 

@@ -187,7 +187,7 @@ def _train(
     if was_there:
         staging.progress("kept train", 1, 1)
     return Trained(
-        index=read_trained(output.path(TRAINED_FILE), dim),
+        index=read_trained(output.path(TRAINED_FILE), n_lists=recipe.n_lists, dim=dim),
         sha256=output.files[TRAINED_FILE].sha256,
         output=output,
     )

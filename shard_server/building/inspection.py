@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from shard_server.building.vectors import read_index
 from shard_server.devices import list_sizes
+from shard_server.faiss_files import read_familiar
 from shoal.contract import EncoderContract
-from shoal.formats.manifest import FileEntry, Segment, Shard
+from shoal.errors import IndexFormatError
+from shoal.formats.manifest import FileEntry, Manifest, Segment, Shard
 from shoal.formats.versions import check_file, list_versions, load_manifest, read_current
 
 _FILE_KINDS = ("index", "vectors", "passages", "ids")
@@ -40,7 +41,7 @@ def inspect_index(index_dir: Path, version: int | None = None) -> dict[str, Any]
                 "n_live": shard.n_live,
                 "n_segments": len(shard.segments),
                 "n_bytes": _n_bytes(shard),
-                "lists": _list_balance(index_dir, shard.segments, manifest.n_lists),
+                "lists": _list_balance(index_dir, manifest, shard.segments),
             }
             for number, shard in enumerate(manifest.shards)
         ],
@@ -66,19 +67,24 @@ def _n_bytes(shard: Shard) -> dict[str, int]:
 
 
 def _list_balance(
-    index_dir: Path, segments: Sequence[Segment], n_lists: int
+    index_dir: Path, manifest: Manifest, segments: Sequence[Segment]
 ) -> dict[str, float] | None:
     """Sizes of the inverted lists; None without lists.
 
     `imbalance` is 1 where all lists are equal, and grows as the time of a search does.
     """
+    n_lists = manifest.n_lists
     if not n_lists:
         return None
     sizes = np.zeros(n_lists, dtype=np.int64)
     for segment in segments:
         if segment.files.index is not None:
-            index = read_index(check_file(index_dir, segment.files.index))
-            sizes += list_sizes(index)
+            path = check_file(index_dir, segment.files.index)
+            index = read_familiar(path, mapped=True, n_lists=n_lists, dim=manifest.dim)
+            found = list_sizes(index)
+            if len(found) != n_lists:
+                raise IndexFormatError(f"{path}: {len(found)} lists, the manifest says {n_lists}")
+            sizes += found
     n_rows = int(sizes.sum())
     imbalance = float(n_lists * (sizes**2).sum()) / n_rows**2 if n_rows else 1.0
     return {

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from shard_server.building.progress import Progress
 from shard_server.building.recipe import Recipe
 from shard_server.building.staging import Output
+from shard_server.faiss_files import faiss_metric
 from shard_server.rotation import Rotation, take_apart
 from shoal.errors import ConfigError
 from shoal.formats.manifest import Metric
@@ -23,12 +24,6 @@ from shoal.formats.manifest import Metric
 SAMPLE_FILE = "sample.f32"
 TRAINED_FILE = "trained.faiss"
 _BLOCK_ROWS = 8_192
-_FAISS_METRICS = {"inner_product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
-
-
-def faiss_metric(metric: Metric) -> int:
-    """The number that faiss has for `metric`."""
-    return int(_FAISS_METRICS[metric])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

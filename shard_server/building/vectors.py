@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from shard_server.building.train import faiss_metric
+from shard_server.faiss_files import faiss_metric, read_familiar
 from shoal.errors import IndexFormatError, StorageError
 from shoal.formats.files import guard_storage
 from shoal.formats.manifest import Metric
@@ -74,20 +74,9 @@ def write_index(index: faiss.Index, path: Path) -> None:
             raise StorageError(f"{path}: can't be written; is the disk full?") from error
 
 
-def read_index(path: Path) -> Any:
-    """A faiss index whose bytes were checked, mapped where its kind allows it."""
-    try:
-        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    except RuntimeError as error:
-        raise IndexFormatError(f"{path}: faiss can't read it") from error
-
-
-def read_trained(path: Path, dim: int) -> Any:
+def read_trained(path: Path, *, n_lists: int, dim: int) -> Any:
     """The trained, empty index that segments are made from; its bytes were checked."""
-    try:
-        trained = faiss.read_index(str(path))
-    except RuntimeError as error:
-        raise IndexFormatError(f"{path}: faiss can't read it") from error
+    trained = read_familiar(path, mapped=False, n_lists=n_lists, dim=dim)
     if not trained.is_trained or trained.ntotal or trained.d != dim:
         raise IndexFormatError(f"{path}: not a trained, empty index of {dim} dimensions")
     return trained

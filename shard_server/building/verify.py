@@ -3,17 +3,18 @@
 Rule: reads every byte, reports every fault it finds, changes nothing.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from shard_server.building.staging import STAGING_DIR, Staging
-from shard_server.building.vectors import read_index
+from shard_server.faiss_files import read_familiar
 from shoal.errors import IndexFormatError
 from shoal.formats.deleted import read_deleted
 from shoal.formats.files import LOCK_FILE
 from shoal.formats.ids import IdFile
-from shoal.formats.manifest import Manifest, Segment
+from shoal.formats.manifest import FileEntry, Manifest, Segment
 from shoal.formats.passages import PassageFile
 from shoal.formats.versions import (
     CHECKSUM_FILE,
@@ -65,9 +66,9 @@ def verify_index(index_dir: Path) -> VerifyReport:
         except IndexFormatError as error:
             faults.append(error.message)
     if not faults:
-        segments = {id(s): s for m in manifests for shard in m.shards for s in shard.segments}
-        for segment in segments.values():
-            faults += _count_faults(index_dir, segment)
+        segments = {s: m for m in manifests for shard in m.shards for s in shard.segments}
+        for segment, manifest in segments.items():
+            faults += _count_faults(index_dir, manifest, segment)
     listed = {entry.path for entry in entries}
     if len(manifests) == len(versions):
         faults += [f"{path}: no manifest lists it" for path in _strangers(index_dir, listed)]
@@ -91,25 +92,32 @@ def _manifests(
             faults.append(error.message)
 
 
-def _count_faults(index_dir: Path, segment: Segment) -> Iterator[str]:
-    """Files whose rows are not the segment's; their bytes are checked already."""
+def _count_faults(index_dir: Path, manifest: Manifest, segment: Segment) -> Iterator[str]:
+    """Files that can't be opened or whose rows are not the segment's; their bytes are checked."""
     files = segment.files
-    if files.deleted is not None:
-        bitmap = index_dir / files.deleted.path
+    sizes = {"n_lists": manifest.n_lists, "dim": manifest.dim}
+    counted: list[tuple[FileEntry | None, Callable[[Path], int]]] = [
+        (files.deleted, partial(_count_deleted, segment)),
+        (files.passages, lambda path: PassageFile.open(path).n_rows),
+        (files.ids, lambda path: IdFile.open(path).n_rows),
+        (files.index, lambda path: int(read_familiar(path, mapped=True, **sizes).ntotal)),
+        (files.vectors, lambda path: int(read_familiar(path, mapped=True, **sizes).ntotal)),
+    ]
+    for entry, count in counted:
+        if entry is None:
+            continue
+        path = index_dir / entry.path
         try:
-            read_deleted(bitmap, n_rows=segment.n_rows, n_live=segment.n_live)
+            n_rows = count(path)
         except IndexFormatError as error:
             yield error.message
-    counts = {
-        files.passages.path: PassageFile.open(index_dir / files.passages.path).n_rows,
-        files.ids.path: IdFile.open(index_dir / files.ids.path).n_rows,
-    }
-    for entry in (files.index, files.vectors):
-        if entry is not None:
-            counts[entry.path] = read_index(index_dir / entry.path).ntotal
-    for path, n_rows in counts.items():
+            continue
         if n_rows != segment.n_rows:
-            yield f"{index_dir / path}: {n_rows} rows, the manifest says {segment.n_rows}"
+            yield f"{path}: {n_rows} rows, the manifest says {segment.n_rows}"
+
+
+def _count_deleted(segment: Segment, path: Path) -> int:
+    return len(read_deleted(path, n_rows=segment.n_rows, n_live=segment.n_live))
 
 
 def _n_unfinished_bytes(index_dir: Path) -> int:

@@ -5,13 +5,18 @@ import numpy as np
 import pytest
 
 from shard_server.building import inspect_index, verify_index
-from shard_server.building.vectors import read_index
+from shard_server.faiss_files import read_familiar
 from shoal.formats.ids import IdFile, hash64
 from shoal.formats.passages import PassageFile
 from shoal.formats.versions import check_file, load_manifest
 
 RECIPES = ["Flat", "IVF16,PQ8", "IVF16,PQ8x4fs", "IVF16,SQ8", "IVF16,Flat"]
 METRICS = {"inner_product": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
+
+
+def opened(index_dir, manifest, entry):
+    path = check_file(index_dir, entry)
+    return read_familiar(path, mapped=True, n_lists=manifest.n_lists, dim=manifest.dim)
 
 
 @pytest.mark.parametrize("n_shards", [1, 4])
@@ -40,7 +45,7 @@ def test_rows_hold_their_passage_everywhere(built, make_passages, n_shards: int)
         (segment,) = shard.segments
         file = PassageFile.open(check_file(index_dir, segment.files.passages))
         ids = IdFile.open(check_file(index_dir, segment.files.ids))
-        stored = read_index(check_file(index_dir, segment.files.vectors))
+        stored = opened(index_dir, manifest, segment.files.vectors)
         assert np.array_equal(stored.reconstruct_n(0, file.n_rows), vectors[file.ordinals])
         rows = np.arange(file.n_rows)
         metadata = file.metadata(rows)
@@ -77,7 +82,7 @@ def test_shards_merged_are_the_single_index(built, recipe: str) -> None:
         index_dir, manifest, _ = built(recipe, n_shards)
         parts = []
         for shard in manifest.shards:
-            index = read_index(check_file(index_dir, shard.segments[0].files.index))
+            index = opened(index_dir, manifest, shard.segments[0].files.index)
             parameters = faiss.SearchParametersIVF(nprobe=8)
             parts.append(index.search(queries, 20, params=parameters)[0])
         scores[n_shards] = -np.sort(-np.concatenate(parts, axis=1), axis=1)[:, :20]
