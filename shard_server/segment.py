@@ -18,6 +18,7 @@ from shard_server.hits import Ordinals
 from shard_server.rotation import take_apart
 from shoal.errors import IndexFormatError
 from shoal.formats.deleted import read_deleted
+from shoal.formats.files import stay_inside
 from shoal.formats.manifest import FileEntry, Manifest, Segment
 from shoal.formats.passages import PassageFile
 from shoal.formats.versions import check_file
@@ -94,9 +95,7 @@ def read_segment(
 
 def check_place(index_dir: Path, entry: FileEntry) -> Path:
     """As `check_file`, without the hash: the place and the size only."""
-    path = index_dir / entry.path
-    if not path.resolve().is_relative_to(index_dir.resolve()):
-        raise IndexFormatError(f"{path}: leads out of the index folder")
+    path = stay_inside(index_dir, index_dir / entry.path)
     try:
         n_bytes = path.stat().st_size
     except OSError as failure:

@@ -5,7 +5,8 @@ Rule: they follow from the formats, and tests hold them against built files. Mus
 
 from dataclasses import dataclass
 
-from shard_server.building.recipe import MAX_N_PROBE, Recipe
+from shard_server.building.recipe import Recipe
+from shard_server.limits import MAX_FETCH, MAX_N_PROBE, MAX_QUERIES, MAX_TABLE_BYTES
 from shoal.formats.manifest import Metric
 
 _ID_BYTES = 8
@@ -14,11 +15,8 @@ _ROW_BYTES = 8 + 3 * 4
 """passages.arrow beside its texts: an ordinal and three offsets."""
 _BLOCK_ROWS = 32
 """Fast-scan codes, and a GPU's lists, come in blocks of this many vectors."""
-_MAX_TABLE_BYTES = 2 << 30
 _GPU_LIST_BYTES = 2 * 256 + 64
 """A list's two allocations on a GPU, rounded up to 256 bytes, and its descriptors."""
-_BATCH_QUERIES = 1_024
-_MAX_FETCH = 2_048
 _HIT_BYTES = 12 * 2
 
 
@@ -29,7 +27,7 @@ class Cost:
     `codes`, `list_ids` and `slack` (blocks that are not full, and lists' counts) grow with rows;
     `trained` (transform, centroids, codebook) does not. Together they are index.faiss, which a
     shard holds in memory with `tables` (made on reading) and `ordinals`. `vectors`, `ids` and
-    `passages` are mapped. `search` is temporary space of one call of 1,024 queries.
+    `passages` are mapped. `search` is temporary space of one call of MAX_QUERIES.
     """
 
     codes: int
@@ -72,7 +70,7 @@ def cost_of(recipe: Recipe, *, n_rows: int, dim: int, metric: Metric, passage_by
         list_ids=n_rows * _ID_BYTES if recipe.n_lists else 0,
         slack=slack,
         trained=_trained_bytes(recipe, dim) if has_index else 0,
-        tables=tables if tables <= _MAX_TABLE_BYTES else 0,
+        tables=tables if tables <= MAX_TABLE_BYTES else 0,
         ordinals=8 * n_rows,
         vectors=2 * dim * n_rows,
         ids=_IDS_ROW_BYTES * n_rows,
@@ -100,7 +98,7 @@ def _trained_bytes(recipe: Recipe, dim: int) -> int:
 
 def _search_bytes(recipe: Recipe, *, n_rows: int, dim: int) -> int:
     """Queries, their hits twice, and the lookup tables of PQ without lists (with: a list's)."""
-    per_query = 4 * (dim + recipe.code_dim) + _HIT_BYTES * min(_MAX_FETCH, n_rows)
+    per_query = 4 * (dim + recipe.code_dim) + _HIT_BYTES * min(MAX_FETCH, n_rows)
     if recipe.codec == "PQ" and not recipe.n_lists:
         per_query += 4 * recipe.n_codes * 2**recipe.code_bits
-    return _BATCH_QUERIES * per_query + 4 * _BATCH_QUERIES * min(recipe.n_lists, MAX_N_PROBE) * 3
+    return MAX_QUERIES * per_query + 4 * MAX_QUERIES * min(recipe.n_lists, MAX_N_PROBE) * 3

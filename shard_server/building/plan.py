@@ -12,12 +12,11 @@ import numpy as np
 
 from shard_server.building.cost import Cost, cost_of, gpu_bytes
 from shard_server.building.recipe import (
-    GPU_CODE_SIZES,
-    MAX_N_PROBE,
     Recipe,
     default_n_lists,
     n_training_vectors,
 )
+from shard_server.limits import GPU_CODE_SIZES, MAX_N_PROBE
 from shoal.errors import ConfigError
 from shoal.formats.manifest import Metric
 

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from shard_server.limits import GPU_CODE_SIZES, MAX_N_PROBE
 from shoal.errors import ConfigError
 from shoal.formats.manifest import Device
 
@@ -18,12 +19,8 @@ FLAT_BELOW = 10_000
 """Passages under which brute force is fast enough, and training has too little to go by."""
 
 MIN_LISTS, MAX_LISTS = 16, 65_536
-MAX_N_PROBE = 2_048
 POINTS_A_LIST = 39
 """Training vectors a list that faiss's k-means wants at least."""
-
-GPU_CODE_SIZES = (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96)
-"""Bytes a vector that faiss's GPU IVF-PQ takes."""
 
 SUPPORTED = (
     "Flat, SQ8, PQ<m>, PQ<m>x4fs, IVF<n>,Flat, IVF<n>,SQ8, IVF<n>,PQ<m> (8 bits) and "

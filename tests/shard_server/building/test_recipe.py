@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shard_server.building.recipe import (
-    GPU_CODE_SIZES,
     Recipe,
     choose_recipe,
     default_n_lists,
     default_recipe,
     n_training_vectors,
 )
+from shard_server.limits import GPU_CODE_SIZES
 from shard_server.rotation import take_apart
 from shoal.errors import ConfigError
 
