@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shard_server.building.encode import encode_corpus, inputs_of, open_vectors
+from shard_server.building.encode import encode_corpus, open_vectors, vectors_from
 from shard_server.building.fill import FilledSegment, adopt_segment, fill_shards
 from shard_server.building.known import KnownPassage, deleted_rows, find_known
 from shard_server.building.passage import Passage
@@ -84,7 +84,7 @@ def add_passages(
                 n_shards=len(live.shards),
                 metric=live.metric,
                 first_ordinal=live.next_ordinal,
-                vectors_from=inputs_of(staged, encode, chunk_size),
+                vectors_from=vectors_from(path, staged, encode, chunk_size),
             )
             kept = _supersede(workspace, live, known)
             manifest = _extend(workspace, live, kept, staged, segments)

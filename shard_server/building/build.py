@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from shard_server.building.encode import encode_corpus, inputs_of, open_vectors
+from shard_server.building.encode import encode_corpus, open_vectors, vectors_from
 from shard_server.building.fill import adopt_segment, fill_shards
 from shard_server.building.partition import MAX_SHARDS
 from shard_server.building.passage import Passage
@@ -105,8 +105,8 @@ def build_index(
         with room_for(staging, staged, recipe, n_sample=n_sample, dim=encode.dim):
             path = encode_corpus(staged, staging, encode, chunk_size=options.chunk_size)
             vectors = open_vectors(path, encode.dim)
-            vectors_from = inputs_of(staged, encode, options.chunk_size)
-            trained = _train(staging, vectors, vectors_from, recipe, n_sample, options)
+            origin = vectors_from(path, staged, encode, options.chunk_size)
+            trained = _train(staging, vectors, origin, recipe, n_sample, options)
             segments = fill_shards(
                 staged,
                 vectors,
@@ -115,7 +115,7 @@ def build_index(
                 n_shards=options.n_shards,
                 metric=options.metric,
                 first_ordinal=_first_ordinal(workspace),
-                vectors_from=vectors_from,
+                vectors_from=origin,
             )
             shards = tuple(Shard(segments=adopt_segment(workspace, part)) for part in segments)
             manifest = _describe(
@@ -150,7 +150,7 @@ def _first_ordinal(workspace: Workspace) -> int:
 def _train(
     staging: Staging,
     vectors: npt.NDArray[np.float16],
-    vectors_from: Mapping[str, Any],
+    origin: Mapping[str, Any],
     recipe: Recipe,
     n_sample: int,
     options: BuildOptions,
@@ -161,7 +161,7 @@ def _train(
     n_rows, dim = vectors.shape
     sample, _ = staging.make(
         "sample",
-        {"vectors": dict(vectors_from), "n_sample": n_sample, "seed": options.seed},
+        {"vectors": dict(origin), "n_sample": n_sample, "seed": options.seed},
         partial(write_sample, vectors, draw_rows(n_rows, n_sample, options.seed)),
     )
 

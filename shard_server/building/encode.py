@@ -120,6 +120,21 @@ def inputs_of(staged: StagedCorpus, encode: PassageEncode, chunk_size: int) -> d
     }
 
 
+def vectors_from(
+    path: Path, staged: StagedCorpus, encode: PassageEncode, chunk_size: int
+) -> dict[str, Any]:
+    """What the vectors at `path` are, for the stages that use them.
+
+    As `inputs_of`; where no origin can be told, the chunks' sums are it: a stage that was made of
+    another nameless encoder's vectors, and outlived a kill, must not be taken for this one's.
+    """
+    inputs = inputs_of(staged, encode, chunk_size)
+    if not inputs["origin"]:
+        sums = (path.parent / SUMS_FILE).read_bytes()
+        inputs["origin"] = f"sums {hashlib.sha256(sums).hexdigest()}"
+    return inputs
+
+
 def _folder(staged: StagedCorpus, staging: Staging, encode: PassageEncode, chunk_size: int) -> Path:
     inputs = inputs_of(staged, encode, chunk_size)
     if inputs["origin"]:

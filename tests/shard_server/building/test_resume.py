@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shard_server.building import BuildOptions, add_passages, build_index, verify_index
+from shard_server.building import BuildOptions, add_passages, build_index, verify_index, workspace
 from shard_server.building.bring import bare_passages, vectors_of
 from shard_server.building.encode import ChunkFile
 from shard_server.building.space import shutil as space_shutil
@@ -156,6 +156,23 @@ def test_only_what_fits_is_used_again(tmp_path, passages, encode, what, n_encode
     straight = build_index(tmp_path / "straight", corpus, encode, options)
     assert files_of(manifest) == files_of(straight)
     assert verify_index(tmp_path / "index").faults == ()
+
+
+def test_a_nameless_encoder_s_stages_are_its_own(tmp_path, passages, encode, monkeypatch):
+    """A killed build leaves them, and the next nameless encoder may be another one: it would get
+    an index of the first one's vectors."""
+    encode.contract = None
+    with monkeypatch.context() as patch:
+        patch.setattr(workspace, "_abandon", lambda *_, **__: None)  # as SIGKILL does
+        interrupt(tmp_path / "index", passages, encode, "fill", 2 * N_PASSAGES)
+    assert list((tmp_path / "index").glob(".staging/split-*"))
+    make = encode.vector
+    encode.vector = lambda text: make(f"another {text}")
+    progress = Interrupted()
+    manifest = build_index(tmp_path / "index", passages, encode, OPTIONS, progress)
+    assert not progress.kept
+    straight = build_index(tmp_path / "straight", passages, encode, OPTIONS)
+    assert files_of(manifest) == files_of(straight)
 
 
 def staged(index_dir: Path, pattern: str) -> Path:
