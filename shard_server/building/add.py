@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shard_server.building.encode import encode_corpus, open_vectors, vectors_from
+from shard_server.building.encode import encode_corpus, kept_bytes, open_vectors, vectors_from
 from shard_server.building.fill import FilledSegment, adopt_segment, fill_shards
 from shard_server.building.known import KnownPassage, deleted_rows, find_known
 from shard_server.building.passage import Passage
@@ -74,7 +74,8 @@ def add_passages(
             )
         staging = workspace.staging
         recipe = Recipe.parse(live.recipe, live.dim)
-        with room_for(staging, staged, recipe, n_sample=0, dim=live.dim):
+        n_there = kept_bytes(staged, staging, encode, chunk_size)
+        with room_for(staging, staged, recipe, n_sample=0, dim=live.dim, kept=n_there):
             path = encode_corpus(staged, staging, encode, chunk_size=chunk_size)
             segments = fill_shards(
                 staged,

@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from shard_server.building.encode import encode_corpus, open_vectors, vectors_from
+from shard_server.building.encode import encode_corpus, kept_bytes, open_vectors, vectors_from
 from shard_server.building.fill import adopt_segment, fill_shards
 from shard_server.building.partition import MAX_SHARDS
 from shard_server.building.passage import Passage
@@ -102,7 +102,8 @@ def build_index(
         n_sample = n_training_vectors(
             recipe, n_passages=staged.n_passages, at_most=options.max_training_vectors
         )
-        with room_for(staging, staged, recipe, n_sample=n_sample, dim=encode.dim):
+        kept = kept_bytes(staged, staging, encode, options.chunk_size)
+        with room_for(staging, staged, recipe, n_sample=n_sample, dim=encode.dim, kept=kept):
             path = encode_corpus(staged, staging, encode, chunk_size=options.chunk_size)
             vectors = open_vectors(path, encode.dim)
             origin = vectors_from(path, staged, encode, options.chunk_size)

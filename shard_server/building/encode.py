@@ -120,6 +120,21 @@ def inputs_of(staged: StagedCorpus, encode: PassageEncode, chunk_size: int) -> d
     }
 
 
+def kept_bytes(
+    staged: StagedCorpus, staging: Staging, encode: PassageEncode, chunk_size: int
+) -> int:
+    """Bytes in `staging` that this build need not write again.
+
+    Its own vectors, and with them what was made of them; another recipe or number of shards leaves
+    some of that unused. Where there are none, nothing there fits this corpus and encoder.
+    """
+    inputs = inputs_of(staged, encode, chunk_size)
+    own = staging.stream_folder(_stage(encode), inputs)
+    if not inputs["origin"] or not own.exists():
+        return 0
+    return staging.n_bytes(but={staged.path, *staging.streams()} - {own})
+
+
 def vectors_from(
     path: Path, staged: StagedCorpus, encode: PassageEncode, chunk_size: int
 ) -> dict[str, Any]:
@@ -138,12 +153,16 @@ def vectors_from(
 def _folder(staged: StagedCorpus, staging: Staging, encode: PassageEncode, chunk_size: int) -> Path:
     inputs = inputs_of(staged, encode, chunk_size)
     if inputs["origin"]:
-        return staging.stream("copy" if isinstance(encode, GivenVectors) else "encode", inputs)
+        return staging.stream(_stage(encode), inputs)
     # an encoder that doesn't say who it is may be another one next time
     folder = staging.folder / "once"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     return folder
+
+
+def _stage(encode: PassageEncode) -> str:
+    return "copy" if isinstance(encode, GivenVectors) else "encode"
 
 
 def _chunks(staged: StagedCorpus, chunk_size: int, *, after: int = 0) -> Iterator[pa.RecordBatch]:

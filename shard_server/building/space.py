@@ -34,9 +34,9 @@ def space_needed(
 
 @contextmanager
 def room_for(
-    staging: Staging, staged: StagedCorpus, recipe: Recipe, *, n_sample: int, dim: int
+    staging: Staging, staged: StagedCorpus, recipe: Recipe, *, n_sample: int, dim: int, kept: int
 ) -> Iterator[None]:
-    """Refuse a build that won't fit the disk, less what an earlier one left in `staging`; and where
+    """Refuse a build that won't fit the disk, less the `kept` bytes that it finds there; and where
     the disk is full all the same, by others or a quota, say what was needed and what was free.
 
     Raises:
@@ -51,7 +51,7 @@ def room_for(
         dim=dim,
         passage_bytes=corpus_bytes // staged.n_passages,
     )
-    needed = max(0, n_bytes - (staging.n_bytes() - corpus_bytes))
+    needed = max(0, n_bytes - kept)
     free = shutil.disk_usage(staging.folder).free
     figures = f"the build needs {_in_words(needed)}, and {_in_words(free)} were free as it began"
     if needed > free:

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,9 +99,17 @@ class Staging:
 
     def stream(self, stage: str, inputs: Mapping[str, Any]) -> Path:
         """The folder of an output that grows chunk by chunk ("encode", "copy"), made if need be."""
-        folder = self.folder / f"{stage}-{key_of(inputs)}"
+        folder = self.stream_folder(stage, inputs)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def stream_folder(self, stage: str, inputs: Mapping[str, Any]) -> Path:
+        """Where `stream` has that output, or would."""
+        return self.folder / f"{stage}-{key_of(inputs)}"
+
+    def streams(self) -> frozenset[Path]:
+        """The folders of outputs that grow chunk by chunk, whoever's they are."""
+        return frozenset(path for stage in _STREAMED for path in self.folder.glob(f"{stage}-*"))
 
     def drop_others(self, stage: str, names: Collection[str]) -> None:
         """Remove the outputs of `stage` that are not named so."""
@@ -138,9 +147,11 @@ class Staging:
             for path in self.folder.glob(f"{stage}-*/{SUMS_FILE}")
         )
 
-    def n_bytes(self) -> int:
-        """What lies in the folder."""
-        return sum(path.stat().st_size for path in _files(self.folder))
+    def n_bytes(self, *, but: AbstractSet[Path] = frozenset()) -> int:
+        """What lies in the folder, without the files and folders `but`."""
+        return sum(
+            path.stat().st_size for path in _files(self.folder) if not but & {path, *path.parents}
+        )
 
     def _proved(self, folder: Path) -> Output | None:
         seal = _read_seal(folder)

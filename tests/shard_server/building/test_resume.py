@@ -328,6 +328,9 @@ def test_a_build_that_will_not_fit_is_refused_with_figures(tmp_path, passages, e
         patch.setattr(space_shutil, "disk_usage", lambda _: usage._replace(free=200_000))
         with pytest.raises(StorageError, match=r"needs 0\.\d MB"):
             build_index(index_dir, passages, encode, OPTIONS)
+        # what lies there of another corpus is no help to this one
+        with pytest.raises(StorageError, match=r"needs 1\.\d MB"):
+            build_index(index_dir, changed(passages, 7, text="another"), encode, OPTIONS)
     build_index(index_dir, passages, encode, OPTIONS)
     assert encode.n_texts == 0
 
