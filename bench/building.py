@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.synthetic import write_clustered
+
 WORK = Path(".build/bench/building")
 SIZES = (100_000, 500_000, 2_000_000)
 DIM = 384
-_CHUNK_ROWS = 50_000
-_N_CLUSTERS = 2_000
 _SAMPLE_EVERY_S = 0.05
 _STAGES = ("read", "encode", "train", "fill")
 
@@ -37,26 +37,6 @@ class Built:
     file_bytes: int
     index_bytes: int
     stage_s: dict[str, float] = field(default_factory=dict)
-
-
-def clustered(path: Path, n_vectors: int, dim: int, seed: int = 0) -> Path:
-    """A .npy of unit vectors around random centers, float32 (n_vectors, dim), made if need be."""
-    if path.exists():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    rng = np.random.default_rng(seed)
-    centers = rng.standard_normal((_N_CLUSTERS, dim), dtype=np.float32)
-    shape = (n_vectors, dim)
-    rows = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
-    for start in range(0, n_vectors, _CHUNK_ROWS):
-        n_rows = min(_CHUNK_ROWS, n_vectors - start)
-        drawn = centers[rng.integers(_N_CLUSTERS, size=n_rows)]
-        drawn += 0.6 * rng.standard_normal((n_rows, dim), dtype=np.float32)
-        rows[start : start + n_rows] = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
-    rows.flush()
-    partial.rename(path)
-    return path
 
 
 def build(vectors: Path, n_vectors: int, arguments: Sequence[str]) -> Built:
@@ -180,7 +160,10 @@ def main() -> None:
         arguments += ["--recipe", options.recipe]
     found = []
     for n_vectors in sorted(options.sizes):
-        vectors = clustered(WORK / f"{n_vectors}x{options.dim}.npy", n_vectors, options.dim)
+        vectors = write_clustered(
+            WORK / f"clustered-{n_vectors}x{options.dim}.npy",
+            n_rows=n_vectors, dim=options.dim, dtype=np.float32,
+        )  # fmt: skip
         found.append(build(vectors, n_vectors, arguments))
         print(f"{n_vectors:,}: {found[-1].seconds:.1f} s, {found[-1].anon_bytes / 1e6:,.0f} MB")
     print()

@@ -71,9 +71,7 @@ def main() -> None:
         print("no GPU that faiss can use; `--device cpu` runs the rest of this benchmark")
         return
     vectors = arguments.folder / f"clustered-{arguments.rows}x{arguments.dim}.npy"
-    if not vectors.exists():
-        arguments.folder.mkdir(parents=True, exist_ok=True)
-        write_clustered(vectors, n_rows=arguments.rows, dim=arguments.dim)
+    write_clustered(vectors, n_rows=arguments.rows, dim=arguments.dim)
     queries = clustered_queries(n_queries=4 * MAX_QUERIES, n_rows=arguments.rows, dim=arguments.dim)
     index_dir = built(vectors, arguments.recipe, n_shards=1, folder=arguments.folder)
     manifest = manifest_of(index_dir)

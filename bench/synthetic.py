@@ -12,15 +12,26 @@ _ROWS_A_CLUSTER = 250
 _NOISE = 1.0
 
 
-def write_clustered(path: Path, *, n_rows: int, dim: int, seed: int = 0) -> None:
-    """Unit vectors, float16 (n_rows, dim), around one random centre for every 250 of them."""
+def write_clustered(
+    path: Path, *, n_rows: int, dim: int, seed: int = 0, dtype: npt.DTypeLike = np.float16
+) -> Path:
+    """A .npy of unit vectors (n_rows, dim), around one random centre for every 250 of them.
+
+    Made if need be; the path names it only when it is whole.
+    """
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
     rng = np.random.default_rng(seed)
     centers = _centers(n_rows, dim, seed)
-    rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(n_rows, dim))
+    rows = np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=(n_rows, dim))
     for start in range(0, n_rows, _CHUNK_ROWS):
         n = min(_CHUNK_ROWS, n_rows - start)
         rows[start : start + n] = _around(centers, n, rng)
     rows.flush()
+    partial.rename(path)
+    return path
 
 
 def clustered_queries(*, n_queries: int, n_rows: int, dim: int, seed: int = 0) -> Matrix:

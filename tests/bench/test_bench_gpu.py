@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench import synthetic
 from bench.bandwidth import of_card, scanned_gb_s
 from bench.gpu import rescoring_with
 from bench.synthetic import clustered_queries, write_clustered
@@ -67,3 +68,23 @@ def test_queries_lie_where_the_rows_do(tmp_path):
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-2)
     strangers = clustered_queries(n_queries=20, n_rows=1_000, dim=64, seed=9)
     assert (queries @ rows.T).max(axis=1).mean() > (strangers @ rows.T).max(axis=1).mean() + 0.1
+
+
+def test_vectors_are_named_only_when_they_are_whole(tmp_path, monkeypatch):
+    """A benchmark that was cut short would go on with rows of zeros; and rows are made once."""
+    path = tmp_path / "made" / "rows.npy"
+
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(synthetic, "_around", cut)
+        with pytest.raises(KeyboardInterrupt):
+            write_clustered(path, n_rows=100, dim=8)
+    assert not path.exists()
+    write_clustered(path, n_rows=100, dim=8, dtype=np.float32)
+    rows = np.load(path)
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
+    monkeypatch.setattr(synthetic, "_around", cut)
+    assert write_clustered(path, n_rows=100, dim=8) == path
