@@ -7,21 +7,12 @@ manifest lies, nor how it is read and committed (`shoal.formats.versions`).
 import math
 import re
 from datetime import datetime
-from importlib import import_module
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from shoal.contract import EncoderContract
 from shoal.index_name import INDEX_NAME
-
-
-def __getattr__(name: str) -> Any:
-    """What reads and commits is in `shoal.formats.versions`, and may still be named here."""
-    if name.startswith("__"):
-        raise AttributeError(name)
-    return getattr(import_module("shoal.formats.versions"), name)
-
 
 MetadataType = Literal["string", "int64", "double", "bool", "string_list"]
 Metric = Literal["inner_product", "l2"]

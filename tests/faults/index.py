@@ -10,7 +10,8 @@ from pathlib import Path
 from faults import stub
 
 from shard_server.building import BuildOptions, add_passages, build_index
-from shoal.formats.manifest import Manifest, load_manifest
+from shoal.formats.manifest import Manifest
+from shoal.formats.versions import load_manifest
 
 N_GOOD = 4
 CORRUPT = 5

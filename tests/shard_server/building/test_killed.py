@@ -20,7 +20,8 @@ import pytest
 from fakes.counted_build import CHUNK, N_BASE, N_PASSAGES, work
 
 from shard_server.building import verify_index
-from shoal.formats.manifest import Manifest, load_manifest
+from shoal.formats.manifest import Manifest
+from shoal.formats.versions import load_manifest
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "tests" / "fakes" / "counted_build.py"

@@ -17,7 +17,8 @@ from shard_server.building.stored import StoredIndex
 from shard_server.building.vector_files import open_vector_file
 from shoal.errors import ConfigError, CorpusError, StorageError
 from shoal.formats.files import builder_lock
-from shoal.formats.manifest import Manifest, load_manifest
+from shoal.formats.manifest import Manifest
+from shoal.formats.versions import load_manifest
 
 N_PASSAGES, CHUNK = 3_000, 100
 OPTIONS = BuildOptions(name="tiny", recipe="IVF16,PQ8x4fs", n_shards=3, seed=5, chunk_size=CHUNK)
