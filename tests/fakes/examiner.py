@@ -1,7 +1,7 @@
 """`python -m shard_server.examine` again and again for one start of Python: each is a fork.
 
-The examination takes 50 ms, what it imports more than a second. `Examiner` stands in for
-`subprocess.run`; the program forks, gives the fork its arguments and its input, and tells how it
+The examination takes 50 ms, what it imports more than a second. `Examiner.run` stands in
+for `run_child`; the program forks, gives the fork its arguments and its input, and tells how it
 ended. What is limited, crashes and is told is the same.
 """
 
@@ -27,9 +27,10 @@ class Examiner:
         )  # fmt: skip
 
     def run(self, command, **given) -> subprocess.CompletedProcess[bytes]:
-        """As `subprocess.run` for the command that `examine_shard` starts."""
-        assert command[1:3] == ["-m", "shard_server.examine"]
-        asked = {"arguments": command[3:], "manifest": given["input"].decode()}
+        """As `run_child` for the command that `examine_shard` starts."""
+        assert command[1:4] == ["-P", "-m", "shard_server.examine"]
+        arguments = command[4:-1]  # the last is whom it dies with
+        asked = {"arguments": arguments, "manifest": given["input"].decode()}
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         told = json.loads(self._process.stdout.readline())
