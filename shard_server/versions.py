@@ -10,17 +10,14 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 
 from shard_server.devices import Backend, choose_device, count_gpus, open_backend
-from shard_server.examination import examine_shard, examined_dir
 from shard_server.index import ShardIndex
-from shard_server.leash import Leash
 from shard_server.memory import give_back
+from shard_server.opening import read_aside
 from shard_server.search_thread import SearchThread
-from shard_server.segment import SegmentData, check_place
-from shard_server.source import Brought, IndexSource
+from shard_server.source import IndexSource
 from shoal.errors import (
     ConfigError,
     FailedPreconditionError,
@@ -28,7 +25,7 @@ from shoal.errors import (
     NotFoundError,
     UnavailableError,
 )
-from shoal.formats.manifest import FileEntry, Manifest
+from shoal.formats.manifest import Manifest
 from shoal.index_name import refuse_unlawful
 
 logger = logging.getLogger(__name__)
@@ -228,7 +225,7 @@ class Versions:
 
     async def _open(self, manifest: Manifest, backend: Backend) -> ShardIndex:
         files = await self._source.bring(manifest, self.shard)
-        data = await self._read(files, manifest)
+        data = await read_aside(files, manifest, self.shard)
 
         def load() -> ShardIndex:
             own = backend.another()
@@ -250,19 +247,6 @@ class Versions:
         self._held = MappingProxyType({**self._held, manifest.version: Held(index)})
         return index
 
-    async def _read(self, files: Brought, manifest: Manifest) -> tuple[SegmentData, ...]:
-        """Read on a thread, which is done before a cancellation is: two would be too many."""
-        leash = Leash()
-        work = asyncio.to_thread(_read, files, manifest, self.shard, leash)
-        reading = asyncio.ensure_future(work)
-        try:
-            return await asyncio.shield(reading)
-        except asyncio.CancelledError:
-            leash.cut()
-            await asyncio.wait({reading})
-            reading.exception()  # seen; nobody asks for it
-            raise
-
     def _check_fits(self, manifest: Manifest, backend: Backend) -> None:
         for held in self._held.values():
             served = held.index.manifest
@@ -280,20 +264,3 @@ class Versions:
             await self._thread.own(held.index.close)
         if unused:
             await asyncio.to_thread(give_back)
-
-
-def _read(files: Brought, manifest: Manifest, shard: int, leash: Leash) -> tuple[SegmentData, ...]:
-    """Checksums first, then a child opens the files, then this process."""
-
-    def check(folder: Path, entry: FileEntry) -> Path:
-        leash.check()
-        return check_place(folder, entry)
-
-    if shard < len(manifest.shards):
-        for entry in manifest.shards[shard].entries():
-            leash.check()
-            files.check(files.folder, entry)
-        # without checksums nobody knows that the bytes are those of the last time
-        remembered = examined_dir() if files.proved else None
-        examine_shard(files.folder, manifest, shard, remembered=remembered, leash=leash)
-    return ShardIndex.read(files.folder, manifest, shard, check=check)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shard_server import versions as versions_module
+from shard_server import opening
 from shard_server.index import ShardIndex
 from shard_server.leash import Leash, run_child
 from shard_server.search_thread import SearchThread
@@ -53,7 +53,7 @@ async def opened(tmp_path, write_index, monkeypatch):
     versions = Versions(source, 0, device="cpu", gpu_temp_bytes=0, thread=thread)
     reads = SlowReads()
     reads.go.set()
-    monkeypatch.setattr(versions_module, "_read", reads)
+    monkeypatch.setattr(opening, "read_proved", reads)
     await versions.open_first(1)
     reads.started.acquire()
     reads.go.clear()

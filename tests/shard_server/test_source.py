@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from shard_server import versions
+from shard_server import opening
 from shard_server.config import ShardConfig
 from shard_server.leash import Leash
 from shard_server.limits import SearchParameters
@@ -75,9 +75,9 @@ async def test_what_was_hashed_is_examined_once(pushed, tmp_path, monkeypatch, v
     )
     given = []
     monkeypatch.setattr(
-        versions, "examine_shard", lambda *_, remembered, **__: given.append(remembered)
+        opening, "examine_shard", lambda *_, remembered, **__: given.append(remembered)
     )
-    versions._read(await source.bring(manifest, 0), manifest, 0, Leash())
+    opening.read_proved(await source.bring(manifest, 0), manifest, 0, Leash())
     assert [remembered is not None for remembered in given] == [verify]
 
 
