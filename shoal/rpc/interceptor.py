@@ -32,6 +32,7 @@ from shoal.rpc.unknown import refuse_unknown_fields
 
 logger = logging.getLogger(__name__)
 audit = logging.getLogger("shoal.audit")
+audit.setLevel(logging.INFO)  # whatever --log-level says of other lines
 
 _REFUSED = "refused"
 """What metrics call an RPC that was refused at the door."""
@@ -145,6 +146,11 @@ def _around_unary(method: str, behavior: Callable[..., Any]) -> Callable[..., An
             message = _readable(request)
             refuse_unknown_fields(message)
             response = await behavior(message, context)
+        except asyncio.CancelledError:
+            # the caller left or its deadline passed; what it began may go on
+            if audited:
+                _audit(method, _caller.get(), grpc.StatusCode.CANCELLED.name)
+            raise
         except Exception as failure:  # noqa: BLE001 -- the one place where every failure ends
             if audited:
                 _audit(method, _caller.get(), as_shoal_error(failure).code.name)

@@ -1,5 +1,6 @@
 """Tokens at the door: who may call what, and what a refusal gives away (faults 41, 42)."""
 
+import asyncio
 import json
 import logging
 import time
@@ -133,6 +134,49 @@ async def test_admin_needs_its_scope_and_leaves_a_line(server_on, tokens, caplog
     assert [line.getMessage().rpartition(" ")[2] for line in lines] == ["denied-1", "allowed-1"]
     assert all(line.rpc.endswith("AdminService/GetTopology") for line in lines)
     assert not any(token in caplog.text for token in (SEARCHER, OPERATOR))
+
+
+class Kept(logging.Handler):
+    """Keeps the audit's lines, and tells when one came, and when a reload began."""
+
+    def __init__(self):
+        super().__init__()
+        self.records = []
+        self.began, self.came = asyncio.Event(), asyncio.Event()
+
+    def emit(self, record):
+        if record.name == "doors":
+            self.began.set()
+        if record.name == "shoal.audit":
+            self.records.append(record)
+            self.came.set()
+
+
+@pytest.fixture
+def quiet_log():
+    """The root logger as `--log-level warning` sets it."""
+    root, handler = logging.getLogger(), Kept()
+    before = root.level
+    root.setLevel(logging.WARNING)
+    root.addHandler(handler)
+    yield handler
+    root.removeHandler(handler)
+    root.setLevel(before)
+
+
+async def test_a_call_that_its_caller_leaves_is_audited(server_on, tokens, quiet_log):
+    """What it began goes on, so its line is what the log has of it; whatever the log's level."""
+    async with server_on(tokens=tokens) as target, open_channel(target) as channel:
+        call = admin_pb2_grpc.AdminServiceStub(channel).ReloadIndex(
+            admin_pb2.ReloadIndexRequest(), metadata=bearer(OPERATOR), timeout=60
+        )
+        async with asyncio.timeout(30):
+            await quiet_log.began.wait()
+            call.cancel()
+            await quiet_log.came.wait()
+    [line] = quiet_log.records
+    assert (line.who, line.outcome) == ("ops", "CANCELLED")
+    assert line.rpc.endswith("AdminService/ReloadIndex")
 
 
 async def test_clients_raise_the_typed_errors(server_on, tokens):
