@@ -77,6 +77,10 @@ class Search(search_pb2_grpc.SearchServiceServicer):
         results = [pb.QueryResult() for _ in request.queries]
         return pb.SearchResponse(results=results, request_id=current_request_id(), index="hidden")
 
+    async def StreamSearch(self, requests, context):
+        async for item in requests:
+            yield pb.StreamSearchResponse(item_id=item.item_id)
+
     async def ListIndexes(self, request, context):
         return pb.ListIndexesResponse(indexes=[pb.Index(name="hidden")])
 

@@ -21,9 +21,11 @@ from shoal.errors import (
     UnauthenticatedError,
 )
 from shoal.internal.v1 import admin_pb2, admin_pb2_grpc
+from shoal.rpc import access
 from shoal.rpc.access import AccessFiles, Guard
 from shoal.rpc.channel import open_channel
 from shoal.rpc.tokens import entry_of, new_token, read_tokens
+from shoal.v1 import search_pb2, search_pb2_grpc
 
 VECTOR = np.ones(4, np.float32)
 SEARCH = "/shoal.v1.SearchService/Search"
@@ -177,6 +179,23 @@ async def test_a_call_that_its_caller_leaves_is_audited(server_on, tokens, quiet
     [line] = quiet_log.records
     assert (line.who, line.outcome) == ("ops", "CANCELLED")
     assert line.rpc.endswith("AdminService/ReloadIndex")
+
+
+async def test_a_stream_ends_with_its_token(server_on, tokens, monkeypatch):
+    """A stream may last an hour; who is shut out must not search on until then."""
+    monkeypatch.setattr(access, "CHECK_EVERY_S", 0.0)
+    async with server_on(tokens=tokens) as target, open_channel(target) as channel:
+        stream = search_pb2_grpc.SearchServiceStub(channel).StreamSearch(
+            metadata=bearer(SEARCHER), timeout=20
+        )
+        await stream.write(search_pb2.StreamSearchRequest(item_id="one"))
+        assert (await stream.read()).item_id == "one"
+        write_tokens(tokens, entry_of("ops", OPERATOR, ["admin", "search"], None))
+        await stream.write(search_pb2.StreamSearchRequest(item_id="two"))
+        with pytest.raises(grpc.aio.AioRpcError) as told:
+            await stream.read()
+        assert told.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert "x-request-id" in str(told.value.trailing_metadata())
 
 
 async def test_clients_raise_the_typed_errors(server_on, tokens):
