@@ -254,16 +254,19 @@ def test_a_changed_file_is_taken_and_a_broken_one_is_not(tmp_path, caplog):
     path = write_tokens(tmp_path / "t.yaml", entry_of("one", SEARCHER, ["search"], None))
     guard = Guard(AccessFiles(tokens=path))
     assert guard.judge(SEARCH, bearer(SEARCHER), 10.0).refusal is None
-    path.write_text("tokens: [")
-    assert guard.judge(SEARCH, bearer(SEARCHER), 12.0).refusal is None
-    assert "the tokens stay as they were" in caplog.text
+    for now_s, broken in ((12.0, "tokens: ["), (14.0, UNQUOTED.format("2027-02-30"))):
+        path.write_text(broken)
+        caplog.clear()
+        assert guard.judge(SEARCH, bearer(SEARCHER), now_s).refusal is None
+        assert "the tokens stay as they were" in caplog.text
     write_tokens(path, entry_of("other", OPERATOR, ["search"], None))
-    assert guard.judge(SEARCH, bearer(SEARCHER), 12.5).refusal is None, "looked at once a second"
-    assert guard.judge(SEARCH, bearer(SEARCHER), 14.0).refusal is not None
-    assert guard.judge(SEARCH, bearer(OPERATOR), 14.0).caller == "other"
+    assert guard.judge(SEARCH, bearer(SEARCHER), 14.5).refusal is None, "looked at once a second"
+    assert guard.judge(SEARCH, bearer(SEARCHER), 16.0).refusal is not None
+    assert guard.judge(SEARCH, bearer(OPERATOR), 16.0).caller == "other"
 
 
 GOOD = entry_of("one", SEARCHER, ["search"], None)
+UNQUOTED = yaml.safe_dump({"tokens": [GOOD]}) + "  expires: {}\n"
 
 
 @pytest.mark.parametrize(
@@ -283,6 +286,9 @@ GOOD = entry_of("one", SEARCHER, ["search"], None)
         (json.dumps({"tokens": [{**GOOD, "scopes": "search"}]}), "scopes must be some of"),
         (json.dumps({"tokens": [{**GOOD, "name": "a b"}]}), "the name must be"),
         (json.dumps({"tokens": [{**GOOD, "expires": "soon"}]}), "expires must be a date"),
+        (UNQUOTED.format("2027-02-30"), "day is out of range"),
+        (UNQUOTED.format("2027-01-01 25:00:00"), "hour must be in"),
+        (UNQUOTED.format("2027-01-01 00:00:00 +24:00"), "strictly between"),
         (json.dumps({"tokens": [GOOD, {**GOOD, "name": "two"}]}), "is there twice"),
         (json.dumps({"tokens": [GOOD, GOOD]}), "the name one is there twice"),
     ],
