@@ -323,6 +323,37 @@ def test_a_token_never_leaves_this_machine_in_plaintext(target, stays):
             Client(target, token=SEARCHER)
 
 
+@pytest.mark.parametrize("variable", ["grpc_proxy", "https_proxy", "http_proxy"])
+async def test_a_token_goes_by_no_proxy_to_this_machine(server_on, tokens, monkeypatch, variable):
+    """gRPC heeds proxies for loopback too, and a plaintext token would leave by one."""
+    seen = asyncio.Event()
+
+    async def notice(reader, writer):
+        seen.set()
+        writer.close()
+
+    proxy = await asyncio.start_server(notice, "127.0.0.1", 0)
+    port = proxy.sockets[0].getsockname()[1]
+    for name in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, f"http://127.0.0.1:{port}")
+    async with proxy, server_on(tokens=tokens) as target:
+        async with AsyncClient(target, token=SEARCHER) as client:
+            assert (await client.search(vector=VECTOR)).index == "hidden"
+
+        def ask():
+            with Client(target, token=SEARCHER) as client:
+                return client.search(vector=VECTOR).index
+
+        assert await asyncio.to_thread(ask) == "hidden"
+        assert not seen.is_set()
+        async with open_channel("search.example.com:1") as channel:
+            # as everywhere else, the way out is the operator's to say
+            call = channel.unary_unary(SEARCH)(b"", timeout=20)
+            await asyncio.wait_for(seen.wait(), 20)
+            call.cancel()
+
+
 def test_no_repr_shows_a_token():
     """What is printed by accident ends in logs."""
     assert SEARCHER not in repr(Credentials(token=SEARCHER))
