@@ -265,6 +265,27 @@ def test_a_changed_file_is_taken_and_a_broken_one_is_not(tmp_path, caplog):
     assert guard.judge(SEARCH, bearer(OPERATOR), 16.0).caller == "other"
 
 
+def test_a_file_that_changes_during_its_first_read_is_read_again(tmp_path, monkeypatch):
+    """A token taken out while a process starts would open its door until the next change."""
+    path = write_tokens(tmp_path / "t.yaml", entry_of("one", SEARCHER, ["search"], None))
+
+    def then_changed(path):
+        grants = read_tokens(path)
+        write_tokens(path, entry_of("other", OPERATOR, ["search"], None))
+        return grants
+
+    monkeypatch.setattr(access, "read_tokens", then_changed)
+    guard = Guard(AccessFiles(tokens=path))
+    assert guard.judge(SEARCH, bearer(SEARCHER), 10.0).refusal is not None
+
+
+def test_a_file_that_is_not_there_is_told_at_the_start(tmp_path):
+    """In one line that names it."""
+    for field in ("tokens", "internal_token"):
+        with pytest.raises(ConfigError, match=str(tmp_path / "none")):
+            Guard(AccessFiles(**{field: tmp_path / "none"}))
+
+
 GOOD = entry_of("one", SEARCHER, ["search"], None)
 UNQUOTED = yaml.safe_dump({"tokens": [GOOD]}) + "  expires: {}\n"
 
