@@ -1,5 +1,8 @@
 """A router and a shard that know each other by mutual TLS and the cluster's token."""
 
+import subprocess
+import sys
+
 import grpc
 import pytest
 
@@ -71,3 +74,23 @@ def test_a_token_file_that_cannot_be_read_is_told(tmp_path):
     for path in (empty, tmp_path / "none"):
         with pytest.raises(ConfigError, match=str(path)):
             _ = RouterConfig(topology=tmp_path / "t", peer_token_file=path).peer_credentials
+
+
+@pytest.mark.parametrize("setting", ["peer_tls_certificate", "peer_tls_key", "peer_server_name"])
+def test_half_given_peer_tls_is_refused(tmp_path, setting):
+    """Without its authority it would be plaintext, though somebody asked for TLS."""
+    config = RouterConfig(topology=tmp_path / "t", **{setting: "given"})
+    with pytest.raises(ConfigError, match=f"^{setting} is for TLS"):
+        _ = config.peer_credentials
+
+
+def test_wrong_peer_settings_end_the_start(tmp_path):
+    """In one line, and before any topology names a peer to use them with."""
+    done = subprocess.run(
+        [sys.executable, "-m", "router", "--topology", str(tmp_path / "none.json"),
+         "--peer-tls-key", "given"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == ConfigError.exit_code
+    assert done.stderr.startswith("router: error: peer_tls_key is for TLS")
+    assert done.stderr.count("\n") == 1
