@@ -5,15 +5,17 @@ import sys
 
 import grpc
 import pytest
+import yaml
 
 from router.config import RouterConfig
 from router.shard_client import ShardClient
+from shoal.credentials import Credentials
 from shoal.errors import ConfigError, InvalidArgumentError, UnauthenticatedError
 from shoal.internal.v1 import shard_pb2, shard_pb2_grpc
 from shoal.rpc.access import AccessFiles, Guard
 from shoal.rpc.certificates import CertificateFiles, ServerCertificates
 from shoal.rpc.interceptor import ShoalInterceptor
-from shoal.rpc.tokens import new_token
+from shoal.rpc.tokens import entry_of, new_token
 
 
 class Shard(shard_pb2_grpc.ShardServiceServicer):
@@ -74,6 +76,26 @@ def test_a_token_file_that_cannot_be_read_is_told(tmp_path):
     for path in (empty, tmp_path / "none"):
         with pytest.raises(ConfigError, match=str(path)):
             _ = RouterConfig(topology=tmp_path / "t", peer_token_file=path).peer_credentials
+
+
+def test_the_routers_token_is_exchanged_without_a_refusal(tmp_path):
+    """Two entries at once: routers restart one by one, and each one's token is taken meanwhile."""
+    old, new = new_token(), new_token()
+    path, scopes = tmp_path / "peers.yaml", ["encode", "admin"]
+    entries = [entry_of("routers-1", old, scopes, None), entry_of("routers-2", new, scopes, None)]
+    path.write_text(yaml.safe_dump({"tokens": entries[:1]}))
+    guard = Guard(AccessFiles(tokens=path))
+
+    def taken(token, now_s):
+        metadata = Credentials(token=token).metadata
+        methods = ("/shoal.internal.v1.ShardService/SearchShard", "/shoal.v1.EncoderService/Encode")
+        return all(guard.judge(method, metadata, now_s).refusal is None for method in methods)
+
+    assert (taken(old, 10.0), taken(new, 10.0)) == (True, False)
+    path.write_text(yaml.safe_dump({"tokens": entries}))
+    assert (taken(old, 12.0), taken(new, 12.0)) == (True, True)
+    path.write_text(yaml.safe_dump({"tokens": entries[1:]}))
+    assert (taken(old, 14.0), taken(new, 14.0)) == (False, True)
 
 
 @pytest.mark.parametrize("setting", ["peer_tls_certificate", "peer_tls_key", "peer_server_name"])
