@@ -22,6 +22,7 @@ from shoal.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 _CHECK_EVERY_S = 1.0
+_N_READS = 3
 
 Signature = tuple[tuple[int, int, int], ...]
 
@@ -124,8 +125,7 @@ class ServerCertificates:
         self._files = files
         self._lock = threading.Lock()
         self._checked_s = time.monotonic()
-        self._signature = _signature_of(files)
-        self._in_use = self._read()
+        self._in_use, self._signature = self._read()
 
     def credentials(self) -> grpc.ServerCredentials:
         """What a port is opened with."""
@@ -143,27 +143,32 @@ class ServerCertificates:
                 return None
             self._checked_s = now_s
             try:
-                signature = self._files.signature()
-                if signature == self._signature:
+                if self._files.signature() == self._signature:
                     return None
-                self._in_use = self._read()
+                self._in_use, self._signature = self._read()
             except (ConfigError, OSError) as failure:
                 logger.error("the TLS certificate stays as it was: %s", failure)  # noqa: TRY400 -- one line
                 return None
-            self._signature = signature
             logger.info("took the new TLS certificate %s", self._files.certificate)
             return self._in_use
 
-    def _read(self) -> grpc.ServerCertificateConfiguration:
-        files = self._files
-        check_certificates(files, datetime.now(UTC))
-        return grpc.ssl_server_certificate_configuration(
-            [(
-                read_pem(files.key, "the TLS key"),
-                read_pem(files.certificate, "the TLS certificate"),
-            )],
-            read_pem(files.client_ca, "the TLS client authority") if files.client_ca else None,
-        )  # fmt: skip
+    def _read(self) -> tuple[grpc.ServerCertificateConfiguration, Signature]:
+        """What the files hold, and their signature: of one moment, so that what serves is what was
+        checked.
+        """
+        for _ in range(_N_READS):
+            signature = _signature_of(self._files)
+            configuration = _read_checked(self._files)
+            if _signature_of(self._files) == signature:
+                return configuration, signature
+        raise ConfigError(f"{self._files.certificate} and its key change while they are read")
+
+
+def _read_checked(files: CertificateFiles) -> grpc.ServerCertificateConfiguration:
+    check_certificates(files, datetime.now(UTC))
+    pair = (read_pem(files.key, "the TLS key"), read_pem(files.certificate, "the TLS certificate"))
+    ca = read_pem(files.client_ca, "the TLS client authority") if files.client_ca else None
+    return grpc.ssl_server_certificate_configuration([pair], ca)
 
 
 def _signature_of(files: CertificateFiles) -> Signature:

@@ -156,6 +156,33 @@ async def test_a_new_certificate_is_taken_without_a_restart(
             await client.search(vector=VECTOR)  # an open connection goes on
 
 
+async def test_a_pair_that_changes_while_it_is_read_is_not_taken(
+    server_on, authority, tmp_path, monkeypatch
+):
+    """Checked by path and then read: half of an exchange in between would end every handshake."""
+    monkeypatch.setattr(certificates, "_CHECK_EVERY_S", 0.0)
+    files = authority.sign("changing", "localhost", folder=tmp_path)
+    reading = ServerCertificates(CertificateFiles(certificate=files.certificate, key=files.key))
+    old_key, check = files.key.read_bytes(), certificates.check_certificates
+
+    def then_half_exchanged(checked, now):
+        check(checked, now)
+        authority.sign("other", "localhost", folder=tmp_path).key.replace(checked.key)
+
+    renewed = authority.sign("renewed", "localhost", folder=tmp_path)
+    async with server_on(reading.credentials()) as target:
+        monkeypatch.setattr(certificates, "check_certificates", then_half_exchanged)
+        files.key.write_bytes(old_key)
+        assert reading.fetch() is None
+        assert (await ask(target, Tls(ca=authority.file))).index
+        monkeypatch.setattr(certificates, "check_certificates", check)
+        renewed.certificate.replace(files.certificate)
+        renewed.key.replace(files.key)
+        assert reading.fetch() is not None
+        assert reading.fetch() is None, "nothing has changed since"
+        assert (await ask(target, Tls(ca=authority.file))).index
+
+
 def test_files_that_cannot_serve_are_refused_at_the_start(authority, stranger, localhost, tmp_path):
     """A process that starts and then refuses every handshake would look healthy."""
     good = CertificateFiles(certificate=localhost.certificate, key=localhost.key)
