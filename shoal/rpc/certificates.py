@@ -16,7 +16,7 @@ from typing import Any
 
 import grpc
 
-from shoal.credentials import read_pem
+from shoal.credentials import read_pem, refuse_password
 from shoal.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def check_certificates(files: CertificateFiles, now: datetime) -> None:
     read_pem(files.key, "the TLS key")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
-            files.certificate, files.key, password=_refuse_password
+            files.certificate, files.key, password=refuse_password
         )
     except (ssl.SSLError, ValueError) as failure:
         raise ConfigError(
@@ -88,7 +88,7 @@ def describe_certificate(files: CertificateFiles) -> CertificateFacts:
         ConfigError: it is no server's certificate, or not valid now.
     """
     server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server_context.load_cert_chain(files.certificate, files.key, password=_refuse_password)
+    server_context.load_cert_chain(files.certificate, files.key, password=refuse_password)
     client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client_context.check_hostname = False
     client_context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -176,7 +176,3 @@ def _signature_of(files: CertificateFiles) -> Signature:
         return files.signature()
     except OSError as failure:
         raise ConfigError(f"can't read {failure.filename}: {failure.strerror}") from failure
-
-
-def _refuse_password() -> str:
-    raise ValueError("the key is protected by a password; a process can't be asked for one")

@@ -8,11 +8,12 @@ from dataclasses import replace
 import grpc
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from shoal.client import AsyncClient, Client
 from shoal.credentials import Tls
 from shoal.errors import ConfigError, UnavailableError
-from shoal.rpc import certificates
+from shoal.rpc import certificates, handshake
 from shoal.rpc.certificates import CertificateFiles, ServerCertificates, describe_certificate
 from shoal.rpc.handshake import TLS_HANDSHAKE
 
@@ -122,6 +123,64 @@ async def test_tls_to_plaintext_is_told_as_that(server_on, authority):
     async with server_on() as target:
         told = await refusal(target, Tls(ca=authority.file))
         assert all("the server speaks plaintext" in message for message in told)
+
+
+class StepsLeft:
+    """A deadline that passes after so many steps, whatever the clock says."""
+
+    def __init__(self, n_steps):
+        self._n_left = n_steps
+
+    def after(self, seconds):
+        return self
+
+    def remaining_s(self):
+        self._n_left -= 1
+        return 10.0 if self._n_left >= 0 else 0.0
+
+
+async def test_the_second_look_has_one_deadline(
+    server_on, authority, localhost, stranger, monkeypatch
+):
+    """Connecting, handshake and reading share the caller's time; each had all of it."""
+
+    async def look(target, tls, n_steps):
+        monkeypatch.setattr(handshake, "Deadline", StepsLeft(n_steps))
+        address = target.replace("localhost", "127.0.0.1")
+        return await asyncio.to_thread(handshake.probe, address, tls)
+
+    trusting = Tls(ca=authority.file)
+    async with server_on(credentials_of(localhost, authority)) as target:
+        for tls, n_needed, told in (
+            (None, 2, "speaks TLS"),
+            (Tls(ca=stranger.file), 2, "not signed by"),
+            (trusting, 3, "asks for a client certificate"),
+        ):
+            assert await look(target, tls, n_needed - 1) == ""
+            assert told in await look(target, tls, n_needed)
+
+
+async def test_a_key_with_a_password_is_told_and_never_asked_for(
+    server_on, authority, localhost, tmp_path
+):
+    """OpenSSL would ask at the terminal, from inside a client's thread."""
+    mine = authority.sign("locked", "client", folder=tmp_path)
+    locked = tmp_path / "locked.pem.key"
+    key = serialization.load_pem_private_key(mine.key.read_bytes(), None)
+    locked.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    async with server_on(credentials_of(localhost, authority)) as target:
+        tls = Tls(ca=authority.file, certificate=mine.certificate, key=locked)
+        told = await asyncio.to_thread(handshake.probe, target, tls, 20.0)
+        assert told == (
+            f"this client's {locked} can't be used: "
+            "the key is protected by a password; a process can't be asked for one"
+        )
 
 
 async def test_a_server_that_is_down_is_not_blamed_on_tls(server_on, authority):
