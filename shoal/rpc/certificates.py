@@ -75,10 +75,18 @@ def check_certificates(files: CertificateFiles, now: datetime) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateFacts:
-    """What a certificate says of itself: the names that it is for, and its end, in UTC."""
+    """What a certificate says of itself: what servers it is for, and its end, in UTC.
+
+    `names` are its DNS names, then its addresses; of other kinds (URIs, mail) no server is known.
+    """
 
     names: tuple[str, ...]
     expires: datetime
+
+    @property
+    def server_name(self) -> str:
+        """A name that it is valid for; "" where it has none."""
+        return self.names[0].replace("*", "any", 1) if self.names else ""
 
 
 def describe_certificate(files: CertificateFiles) -> CertificateFacts:
@@ -112,9 +120,8 @@ def describe_certificate(files: CertificateFiles) -> CertificateFacts:
     assert certificate, "a verified certificate is told"
     expires_s = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
     pairs: Any = certificate.get("subjectAltName", ())
-    return CertificateFacts(
-        names=tuple(str(name) for _, name in pairs), expires=datetime.fromtimestamp(expires_s, UTC)
-    )
+    names = (str(name) for kind in ("DNS", "IP Address") for of, name in pairs if of == kind)
+    return CertificateFacts(names=tuple(names), expires=datetime.fromtimestamp(expires_s, UTC))
 
 
 class ServerCertificates:
