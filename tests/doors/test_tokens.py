@@ -11,6 +11,7 @@ import pytest
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from prometheus_client import REGISTRY
 
 from shoal.client import AsyncClient, Client
 from shoal.credentials import Credentials, is_loopback_target
@@ -21,7 +22,7 @@ from shoal.errors import (
     UnauthenticatedError,
 )
 from shoal.internal.v1 import admin_pb2, admin_pb2_grpc
-from shoal.rpc import access
+from shoal.rpc import access, metrics
 from shoal.rpc.access import AccessFiles, Guard
 from shoal.rpc.channel import open_channel
 from shoal.rpc.tokens import entry_of, new_token, read_tokens
@@ -199,14 +200,20 @@ async def test_a_stream_ends_with_its_token(server_on, tokens, monkeypatch):
 
 
 async def test_clients_raise_the_typed_errors(server_on, tokens):
-    """Not to be tried again: a token doesn't become valid by asking twice."""
+    """And ask once: a token doesn't become valid by asking twice."""
+    labels = {"rpc": "refused", "code": grpc.StatusCode.UNAUTHENTICATED.name}
+    metrics.REQUESTS.labels(**labels)  # 0 until then, and not absent
+
+    def n_refused():
+        return REGISTRY.get_sample_value("shoal_requests_total", labels)
+
     async with server_on(tokens=tokens) as target:
-        async with AsyncClient(target) as client:
-            with pytest.raises(UnauthenticatedError, match="has none"):
-                await client.search(vector=VECTOR)
-        async with AsyncClient(target, token=FORMER) as client:
-            with pytest.raises(UnauthenticatedError, match="of former has expired"):
-                await client.search(vector=VECTOR)
+        for token, told in (("", "has none"), (FORMER, "of former has expired")):
+            n_before = n_refused()
+            async with AsyncClient(target, token=token) as client:
+                with pytest.raises(UnauthenticatedError, match=told):
+                    await client.search(vector=VECTOR)
+            assert n_refused() == n_before + 1
 
 
 def method_of(scope):
