@@ -11,13 +11,15 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from shoal.client import AsyncClient, Client
-from shoal.credentials import Tls
+from shoal.credentials import Credentials, Tls
 from shoal.errors import ConfigError, UnavailableError
 from shoal.rpc import certificates, handshake
 from shoal.rpc.certificates import CertificateFiles, ServerCertificates, describe_certificate
+from shoal.rpc.channel import open_channel
 from shoal.rpc.handshake import TLS_HANDSHAKE
 
 VECTOR = np.ones(4, np.float32)
+SEARCH = "/shoal.v1.SearchService/Search"
 
 
 def credentials_of(files, client_ca=None):
@@ -213,6 +215,69 @@ async def test_a_new_certificate_is_taken_without_a_restart(
             with pytest.raises(UnavailableError):
                 await ask(target, old)
             await client.search(vector=VECTOR)  # an open connection goes on
+
+
+class Load:
+    """Three callers on connections that stay, and three on new ones."""
+
+    def __init__(self, target, tls):
+        self._target, self._tls = target, tls
+        self._stopping = asyncio.Event()
+        self._answered = [asyncio.Semaphore(0) for _ in range(6)]
+
+    def start(self, tasks):
+        for i, mine in enumerate(self._answered):
+            tasks.create_task(self._stay(mine) if i < 3 else self._come_anew(mine))
+
+    def stop(self):
+        self._stopping.set()
+
+    async def _stay(self, mine):
+        async with AsyncClient(self._target, tls=self._tls) as client:
+            while not self._stopping.is_set():
+                await client.search(vector=VECTOR, timeout_s=20)
+                mine.release()
+
+    async def _come_anew(self, mine):
+        while not self._stopping.is_set():
+            # one attempt: a retry would hide a refused handshake
+            async with open_channel(self._target, Credentials(tls=self._tls)) as channel:
+                await channel.unary_unary(SEARCH)(b"", timeout=20)
+            mine.release()
+
+    async def each_answered_again(self):
+        for mine in self._answered:
+            while not mine.locked():  # those until now
+                await mine.acquire()
+            for _ in range(3):
+                await mine.acquire()
+
+
+async def test_no_call_fails_while_certificates_change(
+    server_on, authority, stranger, tmp_path, monkeypatch
+):
+    """Fault 45, under load: a failed call of six callers ends the test, over three renewals."""
+    monkeypatch.setattr(certificates, "_CHECK_EVERY_S", 0.0)
+    files = authority.sign("loaded", "localhost", folder=tmp_path)
+    reading = ServerCertificates(CertificateFiles(certificate=files.certificate, key=files.key))
+    both = tmp_path / "both.pem"
+    both.write_bytes(authority.file.read_bytes() + stranger.file.read_bytes())
+    async with (
+        server_on(reading.credentials()) as target,
+        asyncio.timeout(60),
+        asyncio.TaskGroup() as tasks,
+    ):
+        load = Load(target, Tls(ca=both))
+        load.start(tasks)
+        await load.each_answered_again()
+        for signer in (stranger, authority, stranger):
+            renewed = signer.sign("renewed", "localhost", folder=tmp_path)
+            renewed.certificate.replace(files.certificate)
+            await load.each_answered_again()  # with half of the exchange done
+            renewed.key.replace(files.key)
+            await load.each_answered_again()
+            assert (await ask(target, Tls(ca=signer.file))).index, "the new one serves"
+        load.stop()
 
 
 async def test_a_pair_that_changes_while_it_is_read_is_not_taken(
