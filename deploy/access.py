@@ -38,7 +38,8 @@ def local_credentials(state: ClusterState) -> Credentials:
     """
     tls = None
     if state.tls_certificate:
-        tls = Tls(ca=Path(state.tls_certificate), server_name=state.tls_server_name)
+        certificate = Path(state.tls_certificate)
+        tls = Tls(ca=certificate, server_name=_server_name(certificate, Path(state.tls_key)))
     token = ""
     if state.internal_token:
         try:
@@ -46,3 +47,14 @@ def local_credentials(state: ClusterState) -> Credentials:
         except ConfigError:
             token = ""
     return Credentials(tls=tls, token=token)
+
+
+def _server_name(certificate: Path, key: Path) -> str:
+    """A name in the certificate as it is now; "" where it can't be read: connecting tells why."""
+    from shoal.rpc import certificates  # noqa: PLC0415 -- commands start sooner without
+
+    files = certificates.CertificateFiles(certificate=certificate, key=key)
+    try:
+        return certificates.describe_certificate(files).server_name
+    except (ConfigError, OSError, ValueError):  # ssl's errors are OSErrors
+        return ""

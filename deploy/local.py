@@ -93,7 +93,6 @@ class _Launcher:
             plan_router(options, paths), paths, options.grace_s,
             tls=options.tls_certificate is not None,
         )  # fmt: skip
-        self._server_name = ""
 
     def _plan(self) -> tuple[ProcessSpec, ...]:
         n_cores = len(os.sched_getaffinity(0))
@@ -130,8 +129,6 @@ class _Launcher:
                 client_ca=options.tls_client_ca,
             )
             certificates.check_certificates(files, datetime.now(UTC))
-            names = certificates.describe_certificate(files).names
-            self._server_name = names[0] if names else ""
         if options.tokens:
             tokens.read_tokens(options.tokens)
         if options.closed:
@@ -241,7 +238,7 @@ class _Launcher:
             processes=tuple(child.state for child in children),
             index_url=self._options.index_url,
             tls_certificate=str(self._options.tls_certificate or ""),
-            tls_server_name=self._server_name,
+            tls_key=str(self._options.tls_key or ""),
             internal_token=str(self._paths.internal_token) if self._options.tokens else "",
         )
         write_state(self._paths, state)

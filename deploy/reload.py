@@ -8,6 +8,7 @@ import grpc
 
 from deploy.index_place import IndexPlace
 from deploy.state import ClusterState, read_state
+from shoal.attempts import Attempts
 from shoal.credentials import NO_CREDENTIALS, Credentials
 from shoal.errors import ConfigError
 from shoal.internal.v1 import admin_pb2, admin_pb2_grpc
@@ -51,11 +52,14 @@ def reload_cluster(
         )
     begun_s = time.monotonic()
     request = admin_pb2.ReloadIndexRequest(index=manifest.name, version=manifest.version)
+    attempt = Attempts(state.target, timeout_s, None, credentials)
     with open_sync_channel(state.target, credentials) as channel:
         stub = admin_pb2_grpc.AdminServiceStub(channel)
         try:
             reply = stub.ReloadIndex(request, timeout=timeout_s, metadata=credentials.metadata)
         except grpc.RpcError as failure:
+            # raises where the handshake is what failed, in words that name the flag to give
+            attempt.unready(failure, attempt.probe() if attempt.needs_probe(failure) else "")
             raise error_of(failure) from failure
     took_s = time.monotonic() - begun_s
     _until_followed(state.name, reply.version)

@@ -42,8 +42,8 @@ class ClusterState:
 
     `phase` is "starting", "ready" or "stopping"; `started` is the launcher's start time in the
     kernel's clock ticks since boot. Where the index lies at `index_url`, `index_dir` is its copy.
-    The last three are how this user's commands reach the router: the certificate that it shows, a
-    name in it, and the file with the cluster's own token; each empty where there is none.
+    The last three are how this user's commands reach the router: the files of the certificate that
+    it shows, of its key, and of the cluster's own token; each empty where there is none.
     """
 
     name: str
@@ -57,7 +57,7 @@ class ClusterState:
     processes: tuple[ProcessState, ...]
     index_url: str = ""
     tls_certificate: str = ""
-    tls_server_name: str = ""
+    tls_key: str = ""
     internal_token: str = ""
 
     @property

@@ -16,6 +16,7 @@ from shoal.v1 import search_pb2, search_pb2_grpc
 
 async def main(config: RouterConfig) -> None:
     """Serves until told to stop."""
+    _ = config.peer_credentials  # read now: a fault in them ends the start
     admission = Admission(config.max_queries, wait_s=config.max_wait_s)
     async with Registry(config, n_active=lambda: admission.n_queries) as registry:
         searches = SearchServicer(registry, Searcher(random.Random(), config), admission)

@@ -8,6 +8,7 @@ from pydantic import Field
 from router.batching import MAX_COST
 from shoal.config import ProcessConfig
 from shoal.credentials import Credentials, Tls, read_token
+from shoal.errors import ConfigError
 
 
 class RouterConfig(ProcessConfig):
@@ -78,7 +79,18 @@ class RouterConfig(ProcessConfig):
 
     @cached_property
     def peer_credentials(self) -> Credentials:
-        """What shards and encoders are asked with; read once. Raises ConfigError."""
+        """What shards and encoders are asked with; read once.
+
+        Raises:
+            ConfigError: a file that can't be read, or TLS settings without `peer_tls_ca`, which
+                would be plaintext.
+        """
+        for name in ("peer_tls_certificate", "peer_tls_key", "peer_server_name"):
+            if getattr(self, name) and self.peer_tls_ca is None:
+                raise ConfigError(
+                    f"{name} is for TLS to shards and encoders, which peer_tls_ca asks for; "
+                    "give that as well"
+                )
         tls = None
         if self.peer_tls_ca is not None:
             tls = Tls(

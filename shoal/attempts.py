@@ -110,7 +110,7 @@ class Attempts:
 
     def _told(self, error: ShoalError) -> ShoalError:
         # what gRPC itself says here names neither the server nor the limit that was set
-        if error.message.startswith("failed to connect"):
+        if is_unmade(error.message):
             why = error.message.rpartition(": ")[2]
             return UnavailableError(
                 f"no server answers at {self._target} ({why})",

@@ -106,6 +106,15 @@ def read_pem(path: Path, what: str) -> bytes:
     return content
 
 
+def refuse_password() -> str:
+    """What ssl asks for the password of a key; without it, it would ask at the terminal.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError("the key is protected by a password; a process can't be asked for one")
+
+
 def is_loopback(host: str) -> bool:
     """Whether `host` is this machine's own address, or localhost."""
     try:

@@ -1,6 +1,7 @@
 """`shoal token new`: a secret for one caller, and its hash for the servers."""
 
 import fcntl
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -47,18 +48,22 @@ def new(
 def _append(path: Path, entry: dict[str, object]) -> None:
     from shoal.rpc.tokens import read_tokens, with_entry
 
+    path = Path(os.path.realpath(path))  # a link stays one, and what it names is replaced
     partial = path.with_name(f".{path.name}.new")
     try:
         # held while the file is read and replaced: two at once must both be in it
         with path.with_name(f".{path.name}.lock").open("a", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            text, mode = "", 0o600
+            text, old = "", None
             if path.exists():
                 read_tokens(path)
-                text, mode = path.read_text(encoding="utf-8"), path.stat().st_mode & 0o777
-            partial.write_text(with_entry(text, entry), encoding="utf-8")
-            partial.chmod(mode)
+                text, old = path.read_text(encoding="utf-8"), path.stat()
             try:
+                partial.write_text(with_entry(text, entry), encoding="utf-8")
+                if old is not None:
+                    # the servers that read it may be other users'
+                    os.chown(partial, old.st_uid, old.st_gid)
+                partial.chmod(old.st_mode & 0o777 if old else 0o600)
                 read_tokens(partial)
                 partial.replace(path)
             finally:

@@ -92,7 +92,11 @@ _ANYBODY = Verdict()
 
 @dataclass(slots=True)
 class Guard:
-    """Judges calls by the grants in `files`, which are read again when they change."""
+    """Judges calls by the grants in `files`, which are read again when they change.
+
+    Raises:
+        ConfigError: files that can't be used at the start.
+    """
 
     files: AccessFiles
     _grants: tuple[Grant, ...] = ()
@@ -101,8 +105,12 @@ class Guard:
     _looked_s: float = 0.0
 
     def __post_init__(self) -> None:
+        # before the files are read: what changes meanwhile is then read again
+        try:
+            self._signature = self.files.signature()
+        except OSError as failure:
+            raise ConfigError(f"can't read {failure.filename}: {failure.strerror}") from failure
         self._grants = self.files.read()
-        self._signature = self.files.signature()
 
     def judge(
         self, method: str, metadata: Iterable[tuple[str, str | bytes]], now_s: float

@@ -16,12 +16,13 @@ from typing import Any
 
 import grpc
 
-from shoal.credentials import read_pem
+from shoal.credentials import read_pem, refuse_password
 from shoal.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 _CHECK_EVERY_S = 1.0
+_N_READS = 3
 
 Signature = tuple[tuple[int, int, int], ...]
 
@@ -50,7 +51,7 @@ def check_certificates(files: CertificateFiles, now: datetime) -> None:
     read_pem(files.key, "the TLS key")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
-            files.certificate, files.key, password=_refuse_password
+            files.certificate, files.key, password=refuse_password
         )
     except (ssl.SSLError, ValueError) as failure:
         raise ConfigError(
@@ -74,10 +75,18 @@ def check_certificates(files: CertificateFiles, now: datetime) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateFacts:
-    """What a certificate says of itself: the names that it is for, and its end, in UTC."""
+    """What a certificate says of itself: what servers it is for, and its end, in UTC.
+
+    `names` are its DNS names, then its addresses; of other kinds (URIs, mail) no server is known.
+    """
 
     names: tuple[str, ...]
     expires: datetime
+
+    @property
+    def server_name(self) -> str:
+        """A name that it is valid for; "" where it has none."""
+        return self.names[0].replace("*", "any", 1) if self.names else ""
 
 
 def describe_certificate(files: CertificateFiles) -> CertificateFacts:
@@ -87,7 +96,7 @@ def describe_certificate(files: CertificateFiles) -> CertificateFacts:
         ConfigError: it is no server's certificate, or not valid now.
     """
     server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server_context.load_cert_chain(files.certificate, files.key, password=_refuse_password)
+    server_context.load_cert_chain(files.certificate, files.key, password=refuse_password)
     client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client_context.check_hostname = False
     client_context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -111,9 +120,8 @@ def describe_certificate(files: CertificateFiles) -> CertificateFacts:
     assert certificate, "a verified certificate is told"
     expires_s = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
     pairs: Any = certificate.get("subjectAltName", ())
-    return CertificateFacts(
-        names=tuple(str(name) for _, name in pairs), expires=datetime.fromtimestamp(expires_s, UTC)
-    )
+    names = (str(name) for kind in ("DNS", "IP Address") for of, name in pairs if of == kind)
+    return CertificateFacts(names=tuple(names), expires=datetime.fromtimestamp(expires_s, UTC))
 
 
 class ServerCertificates:
@@ -124,8 +132,7 @@ class ServerCertificates:
         self._files = files
         self._lock = threading.Lock()
         self._checked_s = time.monotonic()
-        self._signature = _signature_of(files)
-        self._in_use = self._read()
+        self._in_use, self._signature = self._read()
 
     def credentials(self) -> grpc.ServerCredentials:
         """What a port is opened with."""
@@ -143,27 +150,32 @@ class ServerCertificates:
                 return None
             self._checked_s = now_s
             try:
-                signature = self._files.signature()
-                if signature == self._signature:
+                if self._files.signature() == self._signature:
                     return None
-                self._in_use = self._read()
+                self._in_use, self._signature = self._read()
             except (ConfigError, OSError) as failure:
                 logger.error("the TLS certificate stays as it was: %s", failure)  # noqa: TRY400 -- one line
                 return None
-            self._signature = signature
             logger.info("took the new TLS certificate %s", self._files.certificate)
             return self._in_use
 
-    def _read(self) -> grpc.ServerCertificateConfiguration:
-        files = self._files
-        check_certificates(files, datetime.now(UTC))
-        return grpc.ssl_server_certificate_configuration(
-            [(
-                read_pem(files.key, "the TLS key"),
-                read_pem(files.certificate, "the TLS certificate"),
-            )],
-            read_pem(files.client_ca, "the TLS client authority") if files.client_ca else None,
-        )  # fmt: skip
+    def _read(self) -> tuple[grpc.ServerCertificateConfiguration, Signature]:
+        """What the files hold, and their signature: of one moment, so that what serves is what was
+        checked.
+        """
+        for _ in range(_N_READS):
+            signature = _signature_of(self._files)
+            configuration = _read_checked(self._files)
+            if _signature_of(self._files) == signature:
+                return configuration, signature
+        raise ConfigError(f"{self._files.certificate} and its key change while they are read")
+
+
+def _read_checked(files: CertificateFiles) -> grpc.ServerCertificateConfiguration:
+    check_certificates(files, datetime.now(UTC))
+    pair = (read_pem(files.key, "the TLS key"), read_pem(files.certificate, "the TLS certificate"))
+    ca = read_pem(files.client_ca, "the TLS client authority") if files.client_ca else None
+    return grpc.ssl_server_certificate_configuration([pair], ca)
 
 
 def _signature_of(files: CertificateFiles) -> Signature:
@@ -171,7 +183,3 @@ def _signature_of(files: CertificateFiles) -> Signature:
         return files.signature()
     except OSError as failure:
         raise ConfigError(f"can't read {failure.filename}: {failure.strerror}") from failure
-
-
-def _refuse_password() -> str:
-    raise ValueError("the key is protected by a password; a process can't be asked for one")

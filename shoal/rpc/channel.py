@@ -7,7 +7,14 @@ from collections.abc import Sequence
 
 import grpc
 
-from shoal.credentials import NO_CREDENTIALS, Credentials, Tls, check_credentials, read_pem
+from shoal.credentials import (
+    NO_CREDENTIALS,
+    Credentials,
+    Tls,
+    check_credentials,
+    is_loopback_target,
+    read_pem,
+)
 from shoal.rpc.limits import MAX_MESSAGE_BYTES, MAX_REPLY_BYTES
 
 Options = Sequence[tuple[str, int | str]]
@@ -41,16 +48,16 @@ def open_channel(target: str, credentials: Credentials = NO_CREDENTIALS) -> grpc
     """
     tls = check_credentials(target, credentials).tls
     if tls is None:
-        return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
-    return grpc.aio.secure_channel(target, _tls_credentials(tls), options=_tls_options(tls))
+        return grpc.aio.insecure_channel(target, options=_options(target))
+    return grpc.aio.secure_channel(target, _tls_credentials(tls), options=_options(target, tls))
 
 
 def open_sync_channel(target: str, credentials: Credentials = NO_CREDENTIALS) -> grpc.Channel:
     """A blocking channel to `target`; as `open_channel`."""
     tls = check_credentials(target, credentials).tls
     if tls is None:
-        return grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
-    return grpc.secure_channel(target, _tls_credentials(tls), options=_tls_options(tls))
+        return grpc.insecure_channel(target, options=_options(target))
+    return grpc.secure_channel(target, _tls_credentials(tls), options=_options(target, tls))
 
 
 def _tls_credentials(tls: Tls) -> grpc.ChannelCredentials:
@@ -63,7 +70,12 @@ def _tls_credentials(tls: Tls) -> grpc.ChannelCredentials:
     )
 
 
-def _tls_options(tls: Tls) -> Options:
-    if not tls.server_name:
-        return CHANNEL_OPTIONS
-    return (*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", tls.server_name))
+def _options(target: str, tls: Tls | None = None) -> Options:
+    options = [*CHANNEL_OPTIONS]
+    if is_loopback_target(target):
+        # gRPC heeds grpc_proxy, https_proxy and http_proxy for this machine's own addresses too:
+        # a token in plaintext would leave it
+        options.append(("grpc.enable_http_proxy", 0))
+    if tls is not None and tls.server_name:
+        options.append(("grpc.ssl_target_name_override", tls.server_name))
+    return options

@@ -10,7 +10,8 @@ import contextlib
 import socket
 import ssl
 
-from shoal.credentials import Tls
+from shoal.credentials import Tls, refuse_password
+from shoal.rpc.deadline import Deadline
 
 TLS_HANDSHAKE = "TLS_HANDSHAKE"
 """The reason (`ShoalError.reason`) of an UNAVAILABLE that a handshake ended in."""
@@ -69,26 +70,54 @@ def host_of(target: str) -> str:
 
 
 def probe(target: str, tls: Tls | None, timeout_s: float = PROBE_TIMEOUT_S) -> str:
-    """What one more connection shows; empty where that is nothing. Blocks for `timeout_s` a step.
+    """What one more connection shows; empty where that is nothing.
 
-    Sends no token and no request. A plaintext caller's probe trusts any certificate: it only
-    learns that there is one.
+    Blocks for `timeout_s` in all, and for the resolver, which can't be told a time. Sends no token
+    and no request. A plaintext caller's probe trusts any certificate: it only learns that there is
+    one.
     """
     host = host_of(target)
     if not host:
         return ""
-    with contextlib.suppress(OSError):
-        address = (host, int(target.rpartition(":")[2]))
-        with socket.create_connection(address, timeout=timeout_s) as plain:
-            return _speaks_tls(plain) if tls is None else _refuses_tls(plain, tls, host, target)
+    deadline = Deadline.after(timeout_s)
+    with contextlib.suppress(OSError), _connect(host, target, deadline) as plain:
+        if tls is None:
+            return _speaks_tls(plain, deadline)
+        return _refuses_tls(plain, tls, target, deadline)
     return ""
 
 
-def _speaks_tls(plain: socket.socket) -> str:
+def _connect(host: str, target: str, deadline: Deadline) -> socket.socket:
+    port, last = int(target.rpartition(":")[2]), OSError("no address")
+    for family, kind, protocol, _, address in socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM
+    ):
+        plain = socket.socket(family, kind, protocol)
+        try:
+            _wait_at_most(plain, deadline)
+            plain.connect(address)
+        except OSError as failure:
+            plain.close()
+            last = failure
+        else:
+            return plain
+    raise last
+
+
+def _wait_at_most(connection: socket.socket, deadline: Deadline) -> None:
+    """Before each step: it gets what is left. Raises TimeoutError where that is nothing."""
+    left_s = deadline.remaining_s()
+    if not left_s:
+        raise TimeoutError  # 0 would mean not to wait, and to fail otherwise
+    connection.settimeout(left_s)
+
+
+def _speaks_tls(plain: socket.socket, deadline: Deadline) -> str:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
+    _wait_at_most(plain, deadline)
     try:
         with context.wrap_socket(plain):
             return _SPEAKS_TLS
@@ -97,14 +126,20 @@ def _speaks_tls(plain: socket.socket) -> str:
         return _SPEAKS_TLS if "ALERT" in (failure.reason or "") else ""
 
 
-def _refuses_tls(plain: socket.socket, tls: Tls, host: str, target: str) -> str:
+def _refuses_tls(plain: socket.socket, tls: Tls, target: str, deadline: Deadline) -> str:
     context = ssl.create_default_context(cafile=tls.ca)
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as gRPC does
     context.set_alpn_protocols(["h2"])
     if tls.certificate and tls.key:
-        context.load_cert_chain(tls.certificate, tls.key)
+        try:
+            context.load_cert_chain(tls.certificate, tls.key, password=refuse_password)
+        except ValueError as failure:
+            return f"this client's {tls.key} can't be used: {failure}"
+    _wait_at_most(plain, deadline)
     try:
-        with context.wrap_socket(plain, server_hostname=tls.server_name or host) as secured:
+        name = tls.server_name or host_of(target)
+        with context.wrap_socket(plain, server_hostname=name) as secured:
+            _wait_at_most(secured, deadline)
             # in TLS 1.3 the server judges the caller's certificate after the handshake; one that
             # takes it begins with its SETTINGS
             if secured.recv(1):

@@ -32,6 +32,7 @@ from shoal.rpc.unknown import refuse_unknown_fields
 
 logger = logging.getLogger(__name__)
 audit = logging.getLogger("shoal.audit")
+audit.setLevel(logging.INFO)  # whatever --log-level says of other lines
 
 _REFUSED = "refused"
 """What metrics call an RPC that was refused at the door."""
@@ -71,7 +72,7 @@ class ShoalInterceptor(grpc.aio.ServerInterceptor):
             handler: MaybeHandler = await continuation(handler_call_details)
             if handler is None or not method.startswith("/shoal."):
                 return handler
-            wrapped = self._wrapped[method] = _wrap(method, handler)
+            wrapped = self._wrapped[method] = _wrap(method, handler, self._guard)
         return wrapped
 
 
@@ -114,8 +115,7 @@ def _readable(request: "Message | _Garbled") -> Message:
     return request
 
 
-def _wrap(method: str, handler: Handler) -> Handler:
-    rpc = method.rpartition("/")[2]
+def _wrap(method: str, handler: Handler, guard: Guard | None) -> Handler:
     read = _reader(handler.request_deserializer)
     if handler.unary_unary is not None:
         return grpc.unary_unary_rpc_method_handler(
@@ -125,7 +125,7 @@ def _wrap(method: str, handler: Handler) -> Handler:
         )
     if handler.stream_stream is not None:
         return grpc.stream_stream_rpc_method_handler(
-            _around_stream(rpc, handler.stream_stream),
+            _around_stream(method, handler.stream_stream, guard),
             request_deserializer=read,
             response_serializer=handler.response_serializer,
         )
@@ -145,6 +145,11 @@ def _around_unary(method: str, behavior: Callable[..., Any]) -> Callable[..., An
             message = _readable(request)
             refuse_unknown_fields(message)
             response = await behavior(message, context)
+        except asyncio.CancelledError:
+            # the caller left or its deadline passed; what it began may go on
+            if audited:
+                _audit(method, _caller.get(), grpc.StatusCode.CANCELLED.name)
+            raise
         except Exception as failure:  # noqa: BLE001 -- the one place where every failure ends
             if audited:
                 _audit(method, _caller.get(), as_shoal_error(failure).code.name)
@@ -158,11 +163,21 @@ def _around_unary(method: str, behavior: Callable[..., Any]) -> Callable[..., An
     return handle
 
 
-def _around_stream(rpc: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
+def _around_stream(
+    method: str, behavior: Callable[..., Any], guard: Guard | None
+) -> Callable[..., Any]:
+    rpc = method.rpartition("/")[2]
     ok = metrics.REQUESTS.labels(rpc, grpc.StatusCode.OK.name)
 
-    async def messages(requests: AsyncIterator[Message | _Garbled]) -> AsyncIterator[Message]:
+    # each message is judged, since a stream may outlive its token
+    async def messages(
+        requests: AsyncIterator[Message | _Garbled], metadata: Any
+    ) -> AsyncIterator[Message]:
         async for request in requests:
+            if guard is not None:
+                verdict = guard.judge(method, metadata, time.time())
+                if verdict.refusal is not None:
+                    raise verdict.refusal
             yield _readable(request)
 
     # not a generator itself: a client's leaving must end the behavior here and now, and not when
@@ -170,7 +185,8 @@ def _around_stream(rpc: str, behavior: Callable[..., Any]) -> Callable[..., Any]
     async def handle(requests: AsyncIterator[Message | _Garbled], context: Context) -> None:
         _adopt(context)
         try:
-            async with aclosing(behavior(messages(requests), context)) as responses:
+            judged = messages(requests, context.invocation_metadata() or ())
+            async with aclosing(behavior(judged, context)) as responses:
                 async for response in responses:
                     await context.write(response)
         except grpc.aio.InternalError:

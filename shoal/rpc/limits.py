@@ -21,8 +21,8 @@ CONNECTION_GRACE_S = 600.0
 Options = Sequence[tuple[str, int]]
 
 
-def server_options(*, handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S) -> Options:
-    """The options of every server of ours; the timeout is an argument for tests alone."""
+def server_options() -> Options:
+    """The options of every server of ours."""
     return (
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_REPLY_BYTES),
@@ -36,7 +36,7 @@ def server_options(*, handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S) -> Optio
         # GOAWAY ENHANCE_YOUR_CALM
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.http2.max_ping_strikes", 2),
-        ("grpc.server_handshake_timeout_ms", round(handshake_timeout_s * 1000)),
+        ("grpc.server_handshake_timeout_ms", round(HANDSHAKE_TIMEOUT_S * 1000)),
         # calls under way on one connection; more wait at the client
         ("grpc.max_concurrent_streams", 4_096),
         *BACKLOG_OPTIONS,

@@ -73,29 +73,13 @@ async def serve(
         if config.parent_pid is not None:  # a killed launcher leaves nothing
             die_with_parent(config.parent_pid, signal.SIGTERM)
         server = grpc.aio.server(interceptors=(interceptor,), options=server_options())
-        health = HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(health, server)
-        names = [service.full_name for service in services]
-        for service in services:
-            service.add(server)
-            await health.set(service.full_name, health_pb2.HealthCheckResponse.NOT_SERVING)
-        await health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
-        reflection.enable_server_reflection(
-            [*names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-             reflection.SERVICE_NAME], server)  # fmt: skip
-        try:
-            address = _bind(server, config, certificates)
-        except ShoalError:
-            # a gRPC server that was made and never ran leaves a thread that outlives the
-            # interpreter and writes of it on stderr
-            await server.start()
-            await server.stop(None)
-            raise
+        health = await _add(services, server)
+        address = await _bound(server, config, certificates)
         await server.start()
         try:
             _announce(config, address, serving=False)
             if await _unless_stopped(start(), stopping):
-                for name in ("", *names):
+                for name in ("", *(service.full_name for service in services)):
                     await health.set(name, health_pb2.HealthCheckResponse.SERVING)
                 _announce(config, address, serving=True)
                 logger.info("serving on %s", address)
@@ -142,6 +126,34 @@ def _guard(config: ProcessConfig) -> Guard | None:
     if config.tokens is None and config.internal_token_file is None:
         return None
     return Guard(AccessFiles(tokens=config.tokens, internal_token=config.internal_token_file))
+
+
+async def _add(services: Sequence[Service], server: grpc.aio.Server) -> HealthServicer:
+    """Adds them, reflection, and health, which says NOT_SERVING of each and of all together."""
+    health = HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    names = [service.full_name for service in services]
+    for service in services:
+        service.add(server)
+    for name in ("", *names):
+        await health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+    health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+    reflection.enable_server_reflection([*names, health_name, reflection.SERVICE_NAME], server)
+    return health
+
+
+async def _bound(
+    server: grpc.aio.Server, config: ProcessConfig, certificates: ServerCertificates | None
+) -> str:
+    """As `_bind`; ends the server where that fails."""
+    try:
+        return _bind(server, config, certificates)
+    except ShoalError:
+        # a gRPC server that was made and never ran leaves a thread that outlives the interpreter
+        # and writes of it on stderr
+        await server.start()
+        await server.stop(None)
+        raise
 
 
 def _bind(

@@ -1,6 +1,8 @@
 """Certificates made for the test, and a server of ours on them."""
 
+import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -75,13 +77,23 @@ class Search(search_pb2_grpc.SearchServiceServicer):
         results = [pb.QueryResult() for _ in request.queries]
         return pb.SearchResponse(results=results, request_id=current_request_id(), index="hidden")
 
+    async def StreamSearch(self, requests, context):
+        async for item in requests:
+            yield pb.StreamSearchResponse(item_id=item.item_id)
+
     async def ListIndexes(self, request, context):
         return pb.ListIndexesResponse(indexes=[pb.Index(name="hidden")])
 
 
 class Admin(admin_pb2_grpc.AdminServiceServicer):
+    """`ReloadIndex` says in the log when it begins, and never ends by itself."""
+
     async def GetTopology(self, request, context):
         return admin.GetTopologyResponse()
+
+    async def ReloadIndex(self, request, context):
+        logging.getLogger("doors").warning("reloading")
+        await asyncio.Event().wait()
 
 
 @contextlib.asynccontextmanager

@@ -1,5 +1,6 @@
 """`shoal up` with TLS and tokens: the whole cluster closed, and what its own user can do."""
 
+import asyncio
 import json
 import os
 import stat
@@ -11,9 +12,10 @@ import grpc
 import numpy as np
 import pytest
 
-from deploy.state import paths_of, read_state
+from deploy.reload import reload_cluster
+from deploy.state import ClusterState, paths_of, read_state
 from shoal.client import Client
-from shoal.credentials import Tls, read_token
+from shoal.credentials import Credentials, Tls, read_token
 from shoal.errors import PermissionDeniedError, UnauthenticatedError, UnavailableError
 from shoal.internal.v1 import shard_pb2, shard_pb2_grpc
 from shoal.rpc.channel import open_sync_channel
@@ -127,3 +129,19 @@ def test_a_closed_cluster_lets_in_who_it_should(shoal, tiny_index, authority, lo
     for line in router_log.read_text().splitlines():
         if line.startswith("{"):
             json.loads(line)
+
+
+async def test_a_reload_without_the_certificate_says_what_is_missing(
+    server_on, tiny_index, authority, localhost
+):
+    """gRPC says "Socket closed", which names nothing that its user could give."""
+    pair = (localhost.key.read_bytes(), localhost.certificate.read_bytes())
+    mutual = grpc.ssl_server_credentials([pair], authority.file.read_bytes(), True)
+    async with server_on(mutual) as target:
+        state = ClusterState(
+            name="none", pid=1, started=1, phase="ready", target=target, version=1, processes=(),
+            index_dir=str(tiny_index), index="tiny",
+        )  # fmt: skip
+        shown = Credentials(tls=Tls(ca=authority.file))
+        with pytest.raises(UnavailableError, match="asks for a client certificate"):
+            await asyncio.to_thread(reload_cluster, state, None, 20.0, shown)

@@ -8,15 +8,18 @@ from dataclasses import replace
 import grpc
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from shoal.client import AsyncClient, Client
-from shoal.credentials import Tls
+from shoal.credentials import Credentials, Tls
 from shoal.errors import ConfigError, UnavailableError
-from shoal.rpc import certificates
+from shoal.rpc import certificates, handshake
 from shoal.rpc.certificates import CertificateFiles, ServerCertificates, describe_certificate
+from shoal.rpc.channel import open_channel
 from shoal.rpc.handshake import TLS_HANDSHAKE
 
 VECTOR = np.ones(4, np.float32)
+SEARCH = "/shoal.v1.SearchService/Search"
 
 
 def credentials_of(files, client_ca=None):
@@ -124,6 +127,64 @@ async def test_tls_to_plaintext_is_told_as_that(server_on, authority):
         assert all("the server speaks plaintext" in message for message in told)
 
 
+class StepsLeft:
+    """A deadline that passes after so many steps, whatever the clock says."""
+
+    def __init__(self, n_steps):
+        self._n_left = n_steps
+
+    def after(self, seconds):
+        return self
+
+    def remaining_s(self):
+        self._n_left -= 1
+        return 10.0 if self._n_left >= 0 else 0.0
+
+
+async def test_the_second_look_has_one_deadline(
+    server_on, authority, localhost, stranger, monkeypatch
+):
+    """Connecting, handshake and reading share the caller's time; each had all of it."""
+
+    async def look(target, tls, n_steps):
+        monkeypatch.setattr(handshake, "Deadline", StepsLeft(n_steps))
+        address = target.replace("localhost", "127.0.0.1")
+        return await asyncio.to_thread(handshake.probe, address, tls)
+
+    trusting = Tls(ca=authority.file)
+    async with server_on(credentials_of(localhost, authority)) as target:
+        for tls, n_needed, told in (
+            (None, 2, "speaks TLS"),
+            (Tls(ca=stranger.file), 2, "not signed by"),
+            (trusting, 3, "asks for a client certificate"),
+        ):
+            assert await look(target, tls, n_needed - 1) == ""
+            assert told in await look(target, tls, n_needed)
+
+
+async def test_a_key_with_a_password_is_told_and_never_asked_for(
+    server_on, authority, localhost, tmp_path
+):
+    """OpenSSL would ask at the terminal, from inside a client's thread."""
+    mine = authority.sign("locked", "client", folder=tmp_path)
+    locked = tmp_path / "locked.pem.key"
+    key = serialization.load_pem_private_key(mine.key.read_bytes(), None)
+    locked.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    async with server_on(credentials_of(localhost, authority)) as target:
+        tls = Tls(ca=authority.file, certificate=mine.certificate, key=locked)
+        told = await asyncio.to_thread(handshake.probe, target, tls, 20.0)
+        assert told == (
+            f"this client's {locked} can't be used: "
+            "the key is protected by a password; a process can't be asked for one"
+        )
+
+
 async def test_a_server_that_is_down_is_not_blamed_on_tls(server_on, authority):
     """A probe that learns nothing says nothing; the retries go on as for any restart."""
     async with server_on() as target:
@@ -154,6 +215,96 @@ async def test_a_new_certificate_is_taken_without_a_restart(
             with pytest.raises(UnavailableError):
                 await ask(target, old)
             await client.search(vector=VECTOR)  # an open connection goes on
+
+
+class Load:
+    """Three callers on connections that stay, and three on new ones."""
+
+    def __init__(self, target, tls):
+        self._target, self._tls = target, tls
+        self._stopping = asyncio.Event()
+        self._answered = [asyncio.Semaphore(0) for _ in range(6)]
+
+    def start(self, tasks):
+        for i, mine in enumerate(self._answered):
+            tasks.create_task(self._stay(mine) if i < 3 else self._come_anew(mine))
+
+    def stop(self):
+        self._stopping.set()
+
+    async def _stay(self, mine):
+        async with AsyncClient(self._target, tls=self._tls) as client:
+            while not self._stopping.is_set():
+                await client.search(vector=VECTOR, timeout_s=20)
+                mine.release()
+
+    async def _come_anew(self, mine):
+        while not self._stopping.is_set():
+            # one attempt: a retry would hide a refused handshake
+            async with open_channel(self._target, Credentials(tls=self._tls)) as channel:
+                await channel.unary_unary(SEARCH)(b"", timeout=20)
+            mine.release()
+
+    async def each_answered_again(self):
+        for mine in self._answered:
+            while not mine.locked():  # those until now
+                await mine.acquire()
+            for _ in range(3):
+                await mine.acquire()
+
+
+async def test_no_call_fails_while_certificates_change(
+    server_on, authority, stranger, tmp_path, monkeypatch
+):
+    """Fault 45, under load: a failed call of six callers ends the test, over three renewals."""
+    monkeypatch.setattr(certificates, "_CHECK_EVERY_S", 0.0)
+    files = authority.sign("loaded", "localhost", folder=tmp_path)
+    reading = ServerCertificates(CertificateFiles(certificate=files.certificate, key=files.key))
+    both = tmp_path / "both.pem"
+    both.write_bytes(authority.file.read_bytes() + stranger.file.read_bytes())
+    async with (
+        server_on(reading.credentials()) as target,
+        asyncio.timeout(60),
+        asyncio.TaskGroup() as tasks,
+    ):
+        load = Load(target, Tls(ca=both))
+        load.start(tasks)
+        await load.each_answered_again()
+        for signer in (stranger, authority, stranger):
+            renewed = signer.sign("renewed", "localhost", folder=tmp_path)
+            renewed.certificate.replace(files.certificate)
+            await load.each_answered_again()  # with half of the exchange done
+            renewed.key.replace(files.key)
+            await load.each_answered_again()
+            assert (await ask(target, Tls(ca=signer.file))).index, "the new one serves"
+        load.stop()
+
+
+async def test_a_pair_that_changes_while_it_is_read_is_not_taken(
+    server_on, authority, tmp_path, monkeypatch
+):
+    """Checked by path and then read: half of an exchange in between would end every handshake."""
+    monkeypatch.setattr(certificates, "_CHECK_EVERY_S", 0.0)
+    files = authority.sign("changing", "localhost", folder=tmp_path)
+    reading = ServerCertificates(CertificateFiles(certificate=files.certificate, key=files.key))
+    old_key, check = files.key.read_bytes(), certificates.check_certificates
+
+    def then_half_exchanged(checked, now):
+        check(checked, now)
+        authority.sign("other", "localhost", folder=tmp_path).key.replace(checked.key)
+
+    renewed = authority.sign("renewed", "localhost", folder=tmp_path)
+    async with server_on(reading.credentials()) as target:
+        monkeypatch.setattr(certificates, "check_certificates", then_half_exchanged)
+        files.key.write_bytes(old_key)
+        assert reading.fetch() is None
+        assert (await ask(target, Tls(ca=authority.file))).index
+        monkeypatch.setattr(certificates, "check_certificates", check)
+        renewed.certificate.replace(files.certificate)
+        renewed.key.replace(files.key)
+        assert reading.fetch() is not None
+        assert reading.fetch() is None, "nothing has changed since"
+        assert (await ask(target, Tls(ca=authority.file))).index
 
 
 def test_files_that_cannot_serve_are_refused_at_the_start(authority, stranger, localhost, tmp_path):

@@ -1,5 +1,6 @@
 """Tokens at the door: who may call what, and what a refusal gives away (faults 41, 42)."""
 
+import asyncio
 import json
 import logging
 import time
@@ -10,6 +11,7 @@ import pytest
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from prometheus_client import REGISTRY
 
 from shoal.client import AsyncClient, Client
 from shoal.credentials import Credentials, is_loopback_target
@@ -20,9 +22,11 @@ from shoal.errors import (
     UnauthenticatedError,
 )
 from shoal.internal.v1 import admin_pb2, admin_pb2_grpc
+from shoal.rpc import access, metrics
 from shoal.rpc.access import AccessFiles, Guard
 from shoal.rpc.channel import open_channel
 from shoal.rpc.tokens import entry_of, new_token, read_tokens
+from shoal.v1 import search_pb2, search_pb2_grpc
 
 VECTOR = np.ones(4, np.float32)
 SEARCH = "/shoal.v1.SearchService/Search"
@@ -135,15 +139,81 @@ async def test_admin_needs_its_scope_and_leaves_a_line(server_on, tokens, caplog
     assert not any(token in caplog.text for token in (SEARCHER, OPERATOR))
 
 
+class Kept(logging.Handler):
+    """Keeps the audit's lines, and tells when one came, and when a reload began."""
+
+    def __init__(self):
+        super().__init__()
+        self.records = []
+        self.began, self.came = asyncio.Event(), asyncio.Event()
+
+    def emit(self, record):
+        if record.name == "doors":
+            self.began.set()
+        if record.name == "shoal.audit":
+            self.records.append(record)
+            self.came.set()
+
+
+@pytest.fixture
+def quiet_log():
+    """The root logger as `--log-level warning` sets it."""
+    root, handler = logging.getLogger(), Kept()
+    before = root.level
+    root.setLevel(logging.WARNING)
+    root.addHandler(handler)
+    yield handler
+    root.removeHandler(handler)
+    root.setLevel(before)
+
+
+async def test_a_call_that_its_caller_leaves_is_audited(server_on, tokens, quiet_log):
+    """What it began goes on, so its line is what the log has of it; whatever the log's level."""
+    async with server_on(tokens=tokens) as target, open_channel(target) as channel:
+        call = admin_pb2_grpc.AdminServiceStub(channel).ReloadIndex(
+            admin_pb2.ReloadIndexRequest(), metadata=bearer(OPERATOR), timeout=60
+        )
+        async with asyncio.timeout(30):
+            await quiet_log.began.wait()
+            call.cancel()
+            await quiet_log.came.wait()
+    [line] = quiet_log.records
+    assert (line.who, line.outcome) == ("ops", "CANCELLED")
+    assert line.rpc.endswith("AdminService/ReloadIndex")
+
+
+async def test_a_stream_ends_with_its_token(server_on, tokens, monkeypatch):
+    """A stream may last an hour; who is shut out must not search on until then."""
+    monkeypatch.setattr(access, "CHECK_EVERY_S", 0.0)
+    async with server_on(tokens=tokens) as target, open_channel(target) as channel:
+        stream = search_pb2_grpc.SearchServiceStub(channel).StreamSearch(
+            metadata=bearer(SEARCHER), timeout=20
+        )
+        await stream.write(search_pb2.StreamSearchRequest(item_id="one"))
+        assert (await stream.read()).item_id == "one"
+        write_tokens(tokens, entry_of("ops", OPERATOR, ["admin", "search"], None))
+        await stream.write(search_pb2.StreamSearchRequest(item_id="two"))
+        with pytest.raises(grpc.aio.AioRpcError) as told:
+            await stream.read()
+        assert told.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert "x-request-id" in str(told.value.trailing_metadata())
+
+
 async def test_clients_raise_the_typed_errors(server_on, tokens):
-    """Not to be tried again: a token doesn't become valid by asking twice."""
+    """And ask once: a token doesn't become valid by asking twice."""
+    labels = {"rpc": "refused", "code": grpc.StatusCode.UNAUTHENTICATED.name}
+    metrics.REQUESTS.labels(**labels)  # 0 until then, and not absent
+
+    def n_refused():
+        return REGISTRY.get_sample_value("shoal_requests_total", labels)
+
     async with server_on(tokens=tokens) as target:
-        async with AsyncClient(target) as client:
-            with pytest.raises(UnauthenticatedError, match="has none"):
-                await client.search(vector=VECTOR)
-        async with AsyncClient(target, token=FORMER) as client:
-            with pytest.raises(UnauthenticatedError, match="of former has expired"):
-                await client.search(vector=VECTOR)
+        for token, told in (("", "has none"), (FORMER, "of former has expired")):
+            n_before = n_refused()
+            async with AsyncClient(target, token=token) as client:
+                with pytest.raises(UnauthenticatedError, match=told):
+                    await client.search(vector=VECTOR)
+            assert n_refused() == n_before + 1
 
 
 def method_of(scope):
@@ -191,16 +261,40 @@ def test_a_changed_file_is_taken_and_a_broken_one_is_not(tmp_path, caplog):
     path = write_tokens(tmp_path / "t.yaml", entry_of("one", SEARCHER, ["search"], None))
     guard = Guard(AccessFiles(tokens=path))
     assert guard.judge(SEARCH, bearer(SEARCHER), 10.0).refusal is None
-    path.write_text("tokens: [")
-    assert guard.judge(SEARCH, bearer(SEARCHER), 12.0).refusal is None
-    assert "the tokens stay as they were" in caplog.text
+    for now_s, broken in ((12.0, "tokens: ["), (14.0, UNQUOTED.format("2027-02-30"))):
+        path.write_text(broken)
+        caplog.clear()
+        assert guard.judge(SEARCH, bearer(SEARCHER), now_s).refusal is None
+        assert "the tokens stay as they were" in caplog.text
     write_tokens(path, entry_of("other", OPERATOR, ["search"], None))
-    assert guard.judge(SEARCH, bearer(SEARCHER), 12.5).refusal is None, "looked at once a second"
-    assert guard.judge(SEARCH, bearer(SEARCHER), 14.0).refusal is not None
-    assert guard.judge(SEARCH, bearer(OPERATOR), 14.0).caller == "other"
+    assert guard.judge(SEARCH, bearer(SEARCHER), 14.5).refusal is None, "looked at once a second"
+    assert guard.judge(SEARCH, bearer(SEARCHER), 16.0).refusal is not None
+    assert guard.judge(SEARCH, bearer(OPERATOR), 16.0).caller == "other"
+
+
+def test_a_file_that_changes_during_its_first_read_is_read_again(tmp_path, monkeypatch):
+    """A token taken out while a process starts would open its door until the next change."""
+    path = write_tokens(tmp_path / "t.yaml", entry_of("one", SEARCHER, ["search"], None))
+
+    def then_changed(path):
+        grants = read_tokens(path)
+        write_tokens(path, entry_of("other", OPERATOR, ["search"], None))
+        return grants
+
+    monkeypatch.setattr(access, "read_tokens", then_changed)
+    guard = Guard(AccessFiles(tokens=path))
+    assert guard.judge(SEARCH, bearer(SEARCHER), 10.0).refusal is not None
+
+
+def test_a_file_that_is_not_there_is_told_at_the_start(tmp_path):
+    """In one line that names it."""
+    for field in ("tokens", "internal_token"):
+        with pytest.raises(ConfigError, match=str(tmp_path / "none")):
+            Guard(AccessFiles(**{field: tmp_path / "none"}))
 
 
 GOOD = entry_of("one", SEARCHER, ["search"], None)
+UNQUOTED = yaml.safe_dump({"tokens": [GOOD]}) + "  expires: {}\n"
 
 
 @pytest.mark.parametrize(
@@ -220,6 +314,9 @@ GOOD = entry_of("one", SEARCHER, ["search"], None)
         (json.dumps({"tokens": [{**GOOD, "scopes": "search"}]}), "scopes must be some of"),
         (json.dumps({"tokens": [{**GOOD, "name": "a b"}]}), "the name must be"),
         (json.dumps({"tokens": [{**GOOD, "expires": "soon"}]}), "expires must be a date"),
+        (UNQUOTED.format("2027-02-30"), "day is out of range"),
+        (UNQUOTED.format("2027-01-01 25:00:00"), "hour must be in"),
+        (UNQUOTED.format("2027-01-01 00:00:00 +24:00"), "strictly between"),
         (json.dumps({"tokens": [GOOD, {**GOOD, "name": "two"}]}), "is there twice"),
         (json.dumps({"tokens": [GOOD, GOOD]}), "the name one is there twice"),
     ],
@@ -252,6 +349,37 @@ def test_a_token_never_leaves_this_machine_in_plaintext(target, stays):
     else:
         with pytest.raises(InvalidArgumentError, match="in plaintext"):
             Client(target, token=SEARCHER)
+
+
+@pytest.mark.parametrize("variable", ["grpc_proxy", "https_proxy", "http_proxy"])
+async def test_a_token_goes_by_no_proxy_to_this_machine(server_on, tokens, monkeypatch, variable):
+    """gRPC heeds proxies for loopback too, and a plaintext token would leave by one."""
+    seen = asyncio.Event()
+
+    async def notice(reader, writer):
+        seen.set()
+        writer.close()
+
+    proxy = await asyncio.start_server(notice, "127.0.0.1", 0)
+    port = proxy.sockets[0].getsockname()[1]
+    for name in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, f"http://127.0.0.1:{port}")
+    async with proxy, server_on(tokens=tokens) as target:
+        async with AsyncClient(target, token=SEARCHER) as client:
+            assert (await client.search(vector=VECTOR)).index == "hidden"
+
+        def ask():
+            with Client(target, token=SEARCHER) as client:
+                return client.search(vector=VECTOR).index
+
+        assert await asyncio.to_thread(ask) == "hidden"
+        assert not seen.is_set()
+        async with open_channel("search.example.com:1") as channel:
+            # as everywhere else, the way out is the operator's to say
+            call = channel.unary_unary(SEARCH)(b"", timeout=20)
+            await asyncio.wait_for(seen.wait(), 20)
+            call.cancel()
 
 
 def test_no_repr_shows_a_token():

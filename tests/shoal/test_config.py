@@ -80,6 +80,7 @@ def test_wrong_settings_are_named(argv, named):
         ("c.toml", "prot = 1", "prot"),
         ("c.yaml", "- 1", "list"),
         ("c.yaml", "port: [", "not valid"),
+        ("c.yaml", "port: 2027-02-30", "not valid"),
         ("c.yaml", "port: 1\n  x: 2", "not valid"),
         ("c.toml", "port = ", "not valid"),
         ("c.yaml", "port: yes please", "port"),
