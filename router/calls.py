@@ -33,6 +33,7 @@ class Attempt(Generic[ReplicaT]):
     since_s: float
     look_s: float
     struck: bool = False
+    suspected: bool = False
 
 
 class Ask(NamedTuple, Generic[ReplicaT]):
@@ -55,7 +56,13 @@ class Judge(NamedTuple, Generic[ReplicaT]):
     spare: bool
 
 
-Action: TypeAlias = Ask[ReplicaT] | Drop[ReplicaT] | Judge[ReplicaT]
+class Suspect(NamedTuple, Generic[ReplicaT]):
+    """Have the replica checked at once: it takes long, and nobody knows if that is usual."""
+
+    replica: ReplicaT
+
+
+Action: TypeAlias = Ask[ReplicaT] | Drop[ReplicaT] | Judge[ReplicaT] | Suspect[ReplicaT]
 
 
 class Failure(NamedTuple):

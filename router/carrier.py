@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from router.calls import Action, Ask, Attempt, Drop, Failure, Kind
+from router.calls import Action, Ask, Attempt, Drop, Failure, Judge, Kind
 from router.outcomes import another_may_help, outcome_of
 from router.replicas import Loaded
 from router.round import Round
@@ -27,6 +27,10 @@ class Judged(Loaded, Protocol):
 
     def judge(self, *, well: bool, spare: bool) -> None:
         """It answered well and in time, or not; `spare`: a sibling does better."""
+        ...
+
+    def suspect(self) -> None:
+        """It had better be checked at once."""
         ...
 
 
@@ -80,8 +84,10 @@ class Carrier(Generic[ReplicaT, Reply]):
                 dropped = self._calls.pop(action.attempt, None)
                 if dropped is not None:
                     dropped.cancel()
-            else:
+            elif isinstance(action, Judge):
                 action.replica.judge(well=action.well, spare=action.spare)
+            else:
+                action.replica.suspect()
         if self._round.done:
             if not self._finished.done():
                 self._finished.set_result(None)

@@ -135,7 +135,7 @@ class Replica(Generic[Description]):
             after = before.after_good_answer()
         else:
             after = before.after_strike(time.monotonic(), spare=spare)
-            self._suspected.set()
+            self.suspect()
         if after is before:
             return
         self._stand(after)
@@ -144,6 +144,10 @@ class Replica(Generic[Description]):
             metrics.EJECTIONS.labels(self._component, Cause.STRIKES.value).inc()
         elif after.state is not before.state:
             logger.info("%s is healthy", self.address)
+
+    def suspect(self) -> None:
+        """It takes long: is it there?"""
+        self._suspected.set()
 
     async def close(self) -> None:
         """Stops watching and closes the connection; calls under way end as unavailable."""

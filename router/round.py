@@ -9,23 +9,41 @@ Rules:
    retry budget grants it. Searching changes nothing, so repeating it is safe.
 3. Past the shard's usual p95 a healthy sibling with at most half the load is asked too, once a
    shard, while the hedge budget grants it. The first good reply wins; the other call is dropped.
-4. A call whose replica was left out since it began moves to a sibling, as a retry. For one that is
-   late (4 times the p95) with no second call beside it, a sibling as in 3 is asked too, as a retry:
-   a quiet router has no budget for hedges, and few calls to find a slow replica by.
+4. A call whose replica was left out since it began moves to a sibling, as a retry. For one that
+   takes 4 times the p95, or 0.25 s where none is known, with no second call beside it, a sibling as
+   in 3 is asked too, as a retry: a quiet router has no budget for hedges, and few calls to find a
+   slow replica by.
 5. Where fewer shards than all are enough, the rest is waited for as `Goal.wait_factor` says, from
    the first answer on.
-6. When too few shards are left for the coverage wanted, nothing more is waited for.
+6. What no p95 is known of is never late: its replica is checked where a call takes long, and struck
+   where the call ends without an answer after having had time enough.
+7. When too few shards are left for the coverage wanted, nothing more is waited for.
 """
 
+import math
 import random
 from typing import Generic, TypeVar
 
 from router.budget import CallBudget
-from router.calls import NO_REPLICA, Action, Ask, Attempt, Budgets, Drop, Failure, Judge, Kind, Plan
+from router.calls import (
+    NO_REPLICA,
+    Action,
+    Ask,
+    Attempt,
+    Budgets,
+    Drop,
+    Failure,
+    Judge,
+    Kind,
+    Plan,
+    Suspect,
+)
 from router.outcomes import Outcome, ShardOutcome
 from router.replicas import Loaded, choose_replica, has_better, spare_replica
 from router.waiting import UNKNOWN, Patience
 
+_FIRST_LOOK_S = 0.25
+"""A call takes long: has its replica been left out, or should it be?"""
 _LOOK_AGAIN_S = 0.05
 """Between looks at a call that is late: has its replica been left out?"""
 
@@ -98,7 +116,7 @@ class Round(Generic[ReplicaT]):
             return []
         attempts.remove(attempt)
         # a caller's short deadline is not the replica's fault
-        if failure.outcome.outcome is not Outcome.LATE or self._is_late(attempt, now_s):
+        if failure.outcome.outcome is not Outcome.LATE or self._is_lost(attempt, now_s):
             self._strike(attempt)
         if attempts:
             return self._taken()  # the other call may still answer
@@ -123,7 +141,7 @@ class Round(Generic[ReplicaT]):
         if now_s >= self._until_s:
             for attempts in self._open.values():
                 for attempt in attempts:
-                    if self._is_late(attempt, now_s):
+                    if self._is_lost(attempt, now_s):
                         self._strike(attempt)
             self._give_up_the_rest(self._late_detail)
             return self._taken()
@@ -144,7 +162,7 @@ class Round(Generic[ReplicaT]):
     def _ask(self, shard: int, replica: ReplicaT, kind: Kind, now_s: float) -> None:
         patience = self._patience(shard)
         may_hedge = shard not in self._hedged and len(self._plan.shards[shard]) > 1
-        wait_s = patience.late_after_s
+        wait_s = min(_FIRST_LOOK_S, patience.late_after_s)
         if may_hedge:
             wait_s = min(wait_s, patience.hedge_after_s)
         attempt = Attempt(
@@ -157,6 +175,9 @@ class Round(Generic[ReplicaT]):
 
     def _is_late(self, attempt: Attempt[ReplicaT], now_s: float) -> bool:
         return now_s >= attempt.since_s + self._patience(attempt.shard).late_after_s
+
+    def _is_lost(self, attempt: Attempt[ReplicaT], now_s: float) -> bool:
+        return now_s >= attempt.since_s + self._patience(attempt.shard).lost_after_s
 
     def _strike(self, attempt: Attempt[ReplicaT]) -> None:
         """One for each call at most."""
@@ -176,11 +197,18 @@ class Round(Generic[ReplicaT]):
         if is_slow and attempt.shard not in self._hedged:
             self._hedged.add(attempt.shard)
             self._ask_beside(attempt, Kind.HEDGE, self._budgets.hedges, now_s)
-        if now_s < late_s:
-            attempt.look_s = late_s
+        first_look_s = min(late_s, attempt.since_s + _FIRST_LOOK_S)
+        if now_s < first_look_s:
+            attempt.look_s = first_look_s
             return
-        self._strike(attempt)
         attempt.look_s = now_s + _LOOK_AGAIN_S
+        if now_s >= late_s:
+            self._strike(attempt)
+        elif late_s < math.inf:
+            return  # as slow as usual
+        elif not attempt.suspected:
+            attempt.suspected = True
+            self._actions.append(Suspect(attempt.replica))
         if len(self._open[attempt.shard]) == 1:
             self._ask_beside(attempt, Kind.RETRY, self._budgets.retries, now_s)
 

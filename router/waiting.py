@@ -10,15 +10,21 @@ _AT_LEAST = 32
 _LEAST_HEDGE_S = 0.002
 _LATE_FACTOR = 4.0
 _LATE_FLOOR_S = 0.1
-_LATE_UNKNOWN_S = 0.25
+_LOST_UNKNOWN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """Seconds after which a second replica is asked, and after which the first counts as late."""
+    """Seconds after which a second replica is asked, and after which the first counts as late.
+
+    `lost_after_s` is for a call that ends without an answer: had it that long, it is the replica's
+    fault. Where nobody knows what a call takes no answer is late: a search of many queries or a
+    long question says nothing against who answers it.
+    """
 
     hedge_after_s: float = math.inf
-    late_after_s: float = _LATE_UNKNOWN_S
+    late_after_s: float = math.inf
+    lost_after_s: float = _LOST_UNKNOWN_S
 
 
 UNKNOWN = Patience()
@@ -33,9 +39,11 @@ def patience(window: LatencyWindow, now_s: float) -> Patience:
     p95_s = window.p95(now_s, at_least=_AT_LEAST)
     if p95_s is None:
         return UNKNOWN
+    late_after_s = max(_LATE_FLOOR_S, _LATE_FACTOR * p95_s)
     return Patience(
         hedge_after_s=max(_LEAST_HEDGE_S, p95_s),
-        late_after_s=max(_LATE_FLOOR_S, _LATE_FACTOR * p95_s),
+        late_after_s=late_after_s,
+        lost_after_s=late_after_s,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from router.budget import CallBudget
-from router.calls import Ask, Budgets, Drop, Failure, Judge, Kind, Plan
+from router.calls import Ask, Budgets, Drop, Failure, Judge, Kind, Plan, Suspect
 from router.outcomes import Outcome, ShardOutcome
 from router.round import Round
 from router.standing import Standing, State
@@ -31,8 +31,11 @@ def replicas(n: int) -> list[Replica]:
     return [Replica(name, load) for load, name in enumerate("abcdef"[:n])]
 
 
-def round_of(shards, *, hedge_after_s=0.02, until_s=1.0, goal=None, budgets=None) -> Round:
-    patience = {n: Patience(hedge_after_s=hedge_after_s, late_after_s=0.1) for n in shards}
+def round_of(
+    shards, *, hedge_after_s=0.02, until_s=1.0, goal=None, budgets=None, is_known=True
+) -> Round:
+    known = Patience(hedge_after_s=hedge_after_s, late_after_s=0.1, lost_after_s=0.1)
+    patience = dict.fromkeys(shards, known) if is_known else {}
     plan = Plan(shards=shards, until_s=until_s, patience=patience, goal=goal)
     if budgets is None:
         budgets = Budgets(hedges=CallBudget(1.0, floor=9, window_s=1.0))
@@ -182,13 +185,36 @@ def test_a_late_call_is_asked_again_where_no_hedge_was_granted():
     assert dropped(round_.replied(again, 0.16)) == [first]
 
 
+def test_a_slow_answer_ends_a_trial_where_nobody_knows_what_is_slow():
+    """A restarted replica under bulk or questions must come back, though each call takes 5 s."""
+    on_trial = Replica("a", 0, Standing(state=State.TRIAL))
+    round_ = round_of({0: [on_trial, Replica("b", 1)]}, until_s=60.0, is_known=False)
+    [first] = asked(round_.begin(0.0))
+    assert round_.wake_s == pytest.approx(0.25)
+    assert round_.tick(0.25) == [Suspect(on_trial)], "checked at once, and not struck"
+    for n in range(1, 90):
+        assert round_.tick(0.25 + n * 0.05) == [], "one check a call"
+    assert judged(round_.replied(first, 5.0)) == [("a", True, False)]
+
+
+def test_a_call_that_nobody_answers_is_a_strike_though_nobody_knows_what_is_slow():
+    """A process may answer checks and hang: after a second, at the call's end, it is its fault."""
+    for ended_s, n_strikes in ((0.5, 0), (2.0, 1)):
+        round_ = round_of({0: replicas(2)}, until_s=ended_s, is_known=False)
+        round_.begin(0.0)
+        assert judged(round_.tick(ended_s)) == [("a", False, True)] * n_strikes
+        round_ = round_of({0: replicas(2)}, until_s=9.0, is_known=False)
+        [first] = asked(round_.begin(0.0))
+        assert judged(round_.failed(first, LATE, ended_s)) == [("a", False, True)] * n_strikes
+
+
 def test_a_call_moves_when_its_replica_is_left_out():
     """Its sibling answers; the frozen one is dropped. Without a sibling it stays."""
-    for n in (1, 2):
-        round_ = round_of({0: replicas(n)}, hedge_after_s=9)
+    for n, is_known in ((1, True), (2, True), (2, False)):
+        round_ = round_of({0: replicas(n)}, hedge_after_s=9, is_known=is_known)
         [frozen] = asked(round_.begin(0.0))
         frozen.replica.standing = frozen.replica.standing.ejected("no answer", 0.15)
-        actions = round_.tick(0.2)
+        actions = round_.tick(0.2 if is_known else 0.25)
         assert len(asked(actions)) == len(dropped(actions)) == n - 1
         assert not round_.done
 
@@ -297,7 +323,7 @@ class Schedule:
                 heapq.heappush(self.events, end)
             elif isinstance(action, Drop):
                 self.under_way.remove(action.attempt)  # once, and only while it is under way
-            elif not action.well and chance.random() < 0.3:
+            elif isinstance(action, Judge) and not action.well and chance.random() < 0.3:
                 action.replica.standing = action.replica.standing.ejected("x", self.now_s)
 
     def step(self) -> None:

@@ -53,7 +53,7 @@ def test_hedging_waits_for_the_p95_and_lateness_for_four_of_them():
     """Nothing is known at first: then no hedge."""
     window = LatencyWindow(10.0)
     assert patience(window, 0.0) is UNKNOWN
-    assert UNKNOWN.hedge_after_s == math.inf
+    assert UNKNOWN.hedge_after_s == UNKNOWN.late_after_s == math.inf
     for _ in range(100):
         window.observe(0.05, 0.0)
     known = patience(window, 5.0)
