@@ -58,7 +58,6 @@ class Permits:
         """`wait_s` is the longest predicted wait of interactive texts, on the `clock`."""
         self._max_texts = max_texts
         limits = Limits(
-            max_cost=max_texts * (_MOST_TOKENS + _TEXT_TOKENS) * 2,  # the texts' bound is nearer
             blind_cost=max_texts * _QUESTION_TOKENS,
             free_cost=_FREE_TOKENS,
             wait_s=wait_s,

@@ -2,7 +2,7 @@
 
 Each index and kind of query (text, vectors) has a gate of its own: what waits for a hung encoder
 must not turn away vectors. One bound on the queries under way, whatever their kind, keeps the
-memory.
+memory; bulk takes half of it. A call that is alone, or the only one of bulk, may be larger.
 """
 
 import time
@@ -40,7 +40,6 @@ class Admission:
         """`wait_s` is the longest predicted wait of interactive queries, on the `clock`."""
         self._max_queries = max_queries
         self._limits = Limits(
-            max_cost=max_queries * _QUERY_COST,
             blind_cost=_BLIND_COST,
             free_cost=_FREE_COST,
             wait_s=wait_s,
@@ -49,6 +48,7 @@ class Admission:
         self._clock = clock
         self._gates: dict[Hashable, Gate] = {}
         self._n_queries = 0
+        self._n_bulk = 0
 
     @property
     def wait_s(self) -> float:
@@ -68,22 +68,25 @@ class Admission:
             DeadlineExceededError: the deadline has passed.
             OverloadedError: there is no room, or the queries would wait too long.
         """
-        n_queries = query.n_queries
-        if self._n_queries + n_queries > self._max_queries and self._n_queries:
-            raise OverloadedError(
-                f"{self._n_queries} queries are under way, of {self._max_queries} at most",
-                retry_after_s=_RETRY_AFTER_S,
-            )
-        with self._gate(query).admit(
-            cost_of(query),
-            is_bulk=query.priority == priority_pb2.PRIORITY_BULK,
-            deadline_s=deadline_s,
-        ):
-            self._count(n_queries)
+        n_queries, is_bulk = query.n_queries, query.priority == priority_pb2.PRIORITY_BULK
+        self._refuse_too_many(n_queries, is_bulk=is_bulk)
+        with self._gate(query).admit(cost_of(query), is_bulk=is_bulk, deadline_s=deadline_s):
+            self._count(n_queries, is_bulk=is_bulk)
             try:
                 yield
             finally:
-                self._count(-n_queries)
+                self._count(-n_queries, is_bulk=is_bulk)
+
+    def _refuse_too_many(self, n_queries: int, *, is_bulk: bool) -> None:
+        held = [(self._n_queries, self._max_queries, "queries")]
+        if is_bulk:
+            held.append((self._n_bulk, self._max_queries // 2, "bulk queries"))
+        for n_held, most, what in held:
+            if n_held and n_held + n_queries > most:
+                raise OverloadedError(
+                    f"{n_held} {what} are under way, of {most} at most",
+                    retry_after_s=_RETRY_AFTER_S,
+                )
 
     def _gate(self, query: SearchQuery) -> Gate:
         kind = (query.index.name, bool(query.texts))  # names of indexes served: a closed set
@@ -93,8 +96,10 @@ class Admission:
             gate = self._gates[kind] = Gate(self._limits, what=what, clock=self._clock)
         return gate
 
-    def _count(self, n_queries: int) -> None:
+    def _count(self, n_queries: int, *, is_bulk: bool) -> None:
         self._n_queries += n_queries
+        if is_bulk:
+            self._n_bulk += n_queries
         _DEPTH.set(self._n_queries)
 
 

@@ -22,7 +22,6 @@ def search_gate(
 ) -> Gate:
     """The gate of a shard where interactive calls wait `wait_s` seconds at most, on the `clock`."""
     limits = Limits(
-        max_cost=(max_queued + 1) * _FREE_COST,
         blind_cost=(max_queued + 1) * _FREE_COST,
         free_cost=_FREE_COST,
         wait_s=wait_s,

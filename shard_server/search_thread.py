@@ -1,8 +1,8 @@
 """The one thread that searches: faiss's calls happen there and nowhere else.
 
-Rule: refusing comes before working. The queue is bounded; work whose deadline has passed or whose
-caller has left is dropped before it starts; INTERACTIVE goes before BULK. The thread knows nothing
-of what it runs.
+Rule: refusing comes before working. The queue is bounded, and bulk's half of it too; work whose
+deadline has passed or whose caller has left is dropped before it starts; INTERACTIVE goes before
+BULK. The thread knows nothing of what it runs.
 """
 
 import asyncio
@@ -88,7 +88,7 @@ class SearchThread:
         if deadline.expired:
             raise DeadlineExceededError(_LATE)
         n_waiting = len(self._interactive) + len(self._bulk)
-        if n_waiting >= self._max_queued:
+        if n_waiting >= self._max_queued or (bulk and 2 * len(self._bulk) >= self._max_queued):
             raise OverloadedError(
                 f"{n_waiting} searches wait for this shard, as many as it takes",
                 retry_after_s=retry_after_s(n_waiting, self._mean_s),

@@ -8,13 +8,14 @@
    process, is no overload. As with CoDel (RFC 8289) the bound is a time and not a length, so it
    needs no tuning to the machine.
 3. Interactive work looks at interactive work alone, since it goes first everywhere. Bulk waits
-   behind all, at the rate that is left to it, takes half of the room at most, and none while
-   interactive work fills half of its bound.
+   behind all, at the rate that is left to it, and is let in only while interactive work fills less
+   than half of its bound.
 4. Only answered work counts as done. Where everything comes too late, the rate falls, less is let
    in, and what is let in comes in time again.
 
-The rules are pure, over values that are replaced; time is an argument. `Gate` holds the present
-value and the clock. Knows nothing of queries, texts or gRPC.
+How much memory may wait is each place's own bound, by count: cost says nothing of it. The rules are
+pure, over values that are replaced; time is an argument. `Gate` holds the present value and the
+clock. Knows nothing of queries, texts or gRPC.
 """
 
 import math
@@ -40,12 +41,11 @@ _SURE_SHARE = 0.5  # of the time left: what was promised an end at its deadline 
 class Limits:
     """Bounds of one place; costs in its own unit.
 
-    `free_cost` under way is always admitted, `max_cost` never exceeded except by work that is
-    alone; `wait_s` and `bulk_wait_s` are the longest predicted waits of either class. Interactive
-    work takes `blind_cost` at most while no wait can be predicted, since nothing was answered yet.
+    `free_cost` under way is always admitted; `wait_s` and `bulk_wait_s` are the longest predicted
+    waits of either class. While no wait can be predicted, since nothing was answered yet,
+    interactive work is let in behind `blind_cost` at most.
     """
 
-    max_cost: float
     blind_cost: float
     free_cost: float
     wait_s: float
@@ -130,19 +130,15 @@ def refusal_s(
         time_left_s: until its caller's deadline.
         limits: the place's.
     """
-    total = load.interactive + load.bulk
-    if not total:
+    if not load.interactive + load.bulk:
         return None
     if is_bulk:
         ahead, wait_s, bound_s = load.bulk, load.bulk_wait_s, limits.bulk_wait_s
-        # the first bulk work may be larger than half of the room: alone in its class it may come in
-        is_too_much = bool(load.bulk) and 2 * (load.bulk + cost) > limits.max_cost
-        is_in_the_way = (load.wait_s or 0.0) > limits.wait_s / 2
-        has_room = not is_too_much and not is_in_the_way
+        has_room = (load.wait_s or 0.0) <= limits.wait_s / 2
     else:
         ahead, wait_s, bound_s = load.interactive, load.wait_s, limits.wait_s
-        has_room = wait_s is not None or ahead + cost <= limits.blind_cost
-    if has_room and total + cost <= limits.max_cost:
+        has_room = wait_s is not None or ahead <= limits.blind_cost
+    if has_room:
         # a caller who spent its time on the way here is late however little is under way: serving
         # the oldest first, each just too late, is how goodput collapses
         known_s = wait_s or 0.0

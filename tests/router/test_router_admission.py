@@ -63,6 +63,42 @@ def test_cost_grows_with_what_a_shard_must_do():
     assert cost_of(text()) > base
 
 
+FLAT = dataclasses.replace(INDEX, n_live_by_shard=(1_000_000,))
+
+
+def exhaustive(n: int, priority: int) -> SearchQuery:
+    row = pb.Query(vector=vectors.to_proto(VECTOR))
+    asked = pb.SearchRequest(queries=[row] * n, exact=True, priority=priority)
+    return resolve(asked, FLAT)
+
+
+@pytest.mark.parametrize("n_queries", [64, 1_024])
+def test_brute_force_is_let_in_beside_other_work(n_queries):
+    """A query that reads a million rows costs 60 usual ones: that is time, and no memory."""
+    crowd = Crowd()
+    crowd.come(query())
+    crowd.come(exhaustive(n_queries, priority_pb2.PRIORITY_INTERACTIVE))
+    for _ in range(2):  # as `shoal eval --exact` keeps them under way
+        crowd.come(exhaustive(n_queries, priority_pb2.PRIORITY_BULK))
+    assert crowd.admission.n_queries == 1 + 3 * n_queries
+
+
+def test_bulk_leaves_half_of_the_room_to_those_who_wait():
+    """Over all indexes and kinds: each gate alone can't know of the others."""
+    crowd = Crowd()
+    other = dataclasses.replace(INDEX, name="papers")
+    bulk = query(1_024, priority=priority_pb2.PRIORITY_BULK)
+    for index in (INDEX, other) * 4:
+        crowd.come(dataclasses.replace(bulk, index=index))
+    with pytest.raises(OverloadedError, match="8192 bulk queries"):
+        crowd.come(dataclasses.replace(bulk, index=other))
+    crowd.come(query(1_024))
+    for _ in range(9):
+        crowd.go()
+    assert crowd.admission.n_queries == 0
+    crowd.come(bulk)
+
+
 class Crowd:
     """Queries that come and stay, on a clock of their own."""
 
@@ -121,7 +157,8 @@ def test_a_spent_deadline_is_told_before_any_work():
 async def test_a_flood_is_shed_and_the_router_recovers(tmp_path):
     """Fault 38, small: of 2,000 calls at once to shards that hang, those past the bound get
     RESOURCE_EXHAUSTED with RetryInfo; when they are gone, the next is answered."""
-    async with running(tmp_path, max_queries=200) as cluster:
+    # one process plays all: a flood may keep its checks waiting
+    async with running(tmp_path, max_queries=200, check_timeout_s=30.0) as cluster:
         for replica in cluster.replicas:
             replica.script.gate.clear()
         calls = [cluster.stub.Search(vector_request(VECTOR), timeout=60) for _ in range(2_000)]

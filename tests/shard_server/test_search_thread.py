@@ -69,6 +69,18 @@ async def test_past_the_limit_is_overload(thread):
     await asyncio.gather(running, *waiting)
 
 
+async def test_bulk_leaves_half_of_the_queue(thread):
+    """Whose cost is no bound any more: calls that nobody waits for must not fill the place."""
+    gate, running = await held(thread)
+    bulk = [search(thread, lambda _: None, bulk=True) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(OverloadedError):
+        await search(thread, lambda _: None, bulk=True)
+    asked = search(thread, lambda _: None)
+    gate.opened.set()
+    await asyncio.gather(running, *bulk, asked)
+
+
 async def test_interactive_goes_before_bulk(thread):
     """Somebody waits for the one, nobody for the other."""
     gate, running = await held(thread)

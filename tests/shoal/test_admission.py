@@ -23,7 +23,7 @@ from shoal.admission import (
 )
 from shoal.errors import DeadlineExceededError, OverloadedError
 
-LIMITS = Limits(max_cost=10_000, blind_cost=512, free_cost=64, wait_s=0.5, bulk_wait_s=5.0)
+LIMITS = Limits(blind_cost=512, free_cost=64, wait_s=0.5, bulk_wait_s=5.0)
 
 
 class Server:
