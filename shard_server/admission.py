@@ -12,7 +12,8 @@ from shoal.admission import Gate, Limits
 CALL_COST = 256
 """What a call costs beside its queries: some 0.5 ms, as much as 256 lists."""
 
-_FREE_COST = 2 * 65_536  # the two calls that one router has under way, at their largest
+_LARGEST = CALL_COST + 65_536  # what a router sends in one call, brute force aside
+_FREE_COST = 2 * _LARGEST  # it has two calls under way
 _BULK_WAIT_S = 5.0
 _ROWS_PER_LIST = 256  # what brute force has instead of lists
 
