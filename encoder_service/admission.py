@@ -93,5 +93,8 @@ class Permits:
         self._gate.leave(permit.n_tokens, is_bulk=permit.is_bulk, is_done=False)
 
     def encoded(self, permit: Permit) -> None:
-        """One text of a call went through the model: the rate that waits are reckoned from."""
+        """One text of a call went through the model: the rate that waits are reckoned from.
+
+        Whether its caller still waits makes no difference: it took its time all the same.
+        """
         self._gate.credit(permit.n_tokens / permit.n_texts, is_bulk=permit.is_bulk)

@@ -4,14 +4,15 @@
    a second, measured only while there is a crowd, because a process that idles shows no capacity.
 2. By Little's law (Little 1961: L = lambda W) a newcomer waits for cost ahead / rate. Where that is
    more than the bound or its own deadline, it is refused on arrival, with the time after which half
-   the bound will be free. A little work is always admitted: latency alone, such as that of a hung
-   process, is no overload. As with CoDel (RFC 8289) the bound is a time and not a length, so it
-   needs no tuning to the machine.
+   the bound will be free. A little work is admitted whatever the wait, unless its own deadline is
+   nearer than twice that: latency alone, such as that of a hung process, is no overload. As with
+   CoDel (RFC 8289) the bound is a time and not a length, so it needs no tuning to the machine.
 3. Interactive work looks at interactive work alone, since it goes first everywhere. Bulk waits
    behind all, at the rate that is left to it, and is let in only while interactive work fills less
    than half of its bound.
-4. Only answered work counts as done. Where everything comes too late, the rate falls, less is let
-   in, and what is let in comes in time again.
+4. Only answered work counts as done (in the encoder what went through the model, a text at a
+   time). Where everything comes too late, the rate falls, less is let in, and what is let in
+   comes in time again.
 
 How much memory may wait is each place's own bound, by count: cost says nothing of it. The rules are
 pure, over values that are replaced; time is an argument. `Gate` holds the present value and the
@@ -41,9 +42,9 @@ _SURE_SHARE = 0.5  # of the time left: what was promised an end at its deadline 
 class Limits:
     """Bounds of one place; costs in its own unit.
 
-    `free_cost` under way is always admitted; `wait_s` and `bulk_wait_s` are the longest predicted
-    waits of either class. While no wait can be predicted, since nothing was answered yet,
-    interactive work is let in behind `blind_cost` at most.
+    `free_cost` under way is admitted whatever its wait, its deadline allowing; `wait_s` and
+    `bulk_wait_s` are the longest predicted waits of either class. While no wait can be predicted,
+    since nothing was answered yet, interactive work is let in behind `blind_cost` at most.
     """
 
     blind_cost: float
@@ -138,16 +139,17 @@ def refusal_s(
     else:
         ahead, wait_s, bound_s = load.interactive, load.wait_s, limits.wait_s
         has_room = wait_s is not None or ahead <= limits.blind_cost
-    if has_room:
-        # a caller who spent its time on the way here is late however little is under way: serving
-        # the oldest first, each just too late, is how goodput collapses
-        known_s = wait_s or 0.0
-        is_in_time = min(known_s, bound_s) <= time_left_s * _SURE_SHARE
-        if is_in_time and (known_s <= bound_s or ahead + cost <= limits.free_cost):
-            return None
+    # a caller who spent its time on the way here is late however little is under way: serving
+    # the oldest first, each just too late, is how goodput collapses
+    known_s = wait_s or 0.0
+    is_in_time = min(known_s, bound_s) <= time_left_s * _SURE_SHARE
+    if has_room and is_in_time and (known_s <= bound_s or ahead + cost <= limits.free_cost):
+        return None
     if wait_s is None:
         return _UNKNOWN_RETRY_S
-    return min(MOST_RETRY_S, max(LEAST_RETRY_S, wait_s - bound_s / 2))
+    # whoever has too little time has less of it later: its client must not come back in it
+    least_s = LEAST_RETRY_S if is_in_time else max(wait_s, time_left_s)
+    return min(MOST_RETRY_S, max(least_s, wait_s - bound_s / 2))
 
 
 class Gate:

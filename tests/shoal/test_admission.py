@@ -22,6 +22,7 @@ from shoal.admission import (
     refusal_s,
 )
 from shoal.errors import DeadlineExceededError, OverloadedError
+from shoal.retry import retry_delay_s
 
 LIMITS = Limits(blind_cost=512, free_cost=64, wait_s=0.5, bulk_wait_s=5.0)
 
@@ -143,8 +144,10 @@ def test_a_server_that_slows_down_sheds_and_one_that_recovers_takes_all():
 def test_a_hang_is_no_overload_to_a_little_work():
     """50 a second for a second that a hung process takes to be ejected: all stay admitted."""
     server = Server(1e-9)
+    server.gate._load = Load(done=1.0, crowded_s=1.0, at_s=0.0, crowded_at_s=0.0)  # 1 a second
     for i in range(50):
         server.arrive(i / 50, 1, timeout_s=10.0)
+    assert server.gate.load.wait_s > LIMITS.wait_s, "more of it would be refused"
     assert server.n["interactive refused"] == 0
 
 
@@ -201,6 +204,23 @@ def test_who_cannot_be_served_in_time_is_refused_at_once():
     little = Load(interactive=10.0, done=40.0, crowded_s=1.0)  # as long, for little work
     assert refusal_s(little, 1, time_left_s=0.6, **known) is None
     assert refusal_s(little, 1, time_left_s=0.4, **known) is not None
+
+
+@given(
+    ahead=st.floats(1, 5_000),
+    rate=st.floats(10, 400),
+    time_left_s=st.floats(0.001, MOST_RETRY_S),
+    chance=st.floats(0, 1, exclude_max=True),
+)
+def test_who_has_too_little_time_does_not_come_back_in_it(ahead, rate, time_left_s, chance):
+    """Each time it would have less: the client's own rule ends it at the first refusal."""
+    load = Load(interactive=ahead, done=rate, crowded_s=1.0)
+    after_s = refusal_s(load, 1, is_bulk=False, time_left_s=time_left_s, limits=LIMITS)
+    if min(load.wait_s, LIMITS.wait_s) > time_left_s / 2:
+        refused = OverloadedError("", retry_after_s=after_s)
+        assert not retry_delay_s(
+            refused, pushback_ms=None, attempt=1, remaining_s=time_left_s, chance=chance
+        )
 
 
 @given(ahead=st.floats(250, 5_000), rate=st.floats(10, 400))
