@@ -27,11 +27,17 @@ class Outcome(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardOutcome:
-    """How one shard's part of a call went; `detail` says why, for people."""
+    """How one shard's part of a call went; `detail` says why, for people.
+
+    `retry_after_s` is when an overloaded shard takes more; 0 where it isn't one. `is_collateral`:
+    it was given up only because the others can't be enough.
+    """
 
     outcome: Outcome
     detail: str = ""
     elapsed_ms: float = 0.0
+    retry_after_s: float = 0.0
+    is_collateral: bool = False
 
 
 def outcome_of(failure: BaseException) -> ShardOutcome:
@@ -48,7 +54,8 @@ def outcome_of(failure: BaseException) -> ShardOutcome:
         case _:
             outcome = Outcome.DOWN
     message = failure.message if isinstance(failure, ShoalError) else str(failure)
-    return ShardOutcome(outcome=outcome, detail=message)
+    retry_after_s = failure.retry_after_s if isinstance(failure, OverloadedError) else 0.0
+    return ShardOutcome(outcome=outcome, detail=message, retry_after_s=retry_after_s)
 
 
 def another_may_help(failure: BaseException) -> bool:

@@ -22,6 +22,7 @@ Rules:
 
 import math
 import random
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 from router.budget import CallBudget
@@ -127,8 +128,8 @@ class Round(Generic[ReplicaT]):
                 if self._budgets.retries.take(now_s):
                     self._ask(shard, sibling, Kind.RETRY, now_s)
                     return self._taken()
-                outcome = ShardOutcome(
-                    outcome=outcome.outcome,
+                outcome = replace(
+                    outcome,
                     detail=f"{outcome.detail}; not asked again: the retry budget is spent",
                 )
         del self._open[shard]
@@ -143,7 +144,7 @@ class Round(Generic[ReplicaT]):
                 for attempt in attempts:
                     if self._is_lost(attempt, now_s):
                         self._strike(attempt)
-            self._give_up_the_rest(self._late_detail)
+            self._give_up_the_rest(ShardOutcome(outcome=Outcome.LATE, detail=self._late_detail))
             return self._taken()
         late = [a for attempts in self._open.values() for a in attempts if a.look_s <= now_s]
         for attempt in late:
@@ -263,11 +264,14 @@ class Round(Generic[ReplicaT]):
             return
         left = (n for shard, n in enumerate(goal.n_live_by_shard) if shard not in self.given_up)
         if not goal.reached_by(sum(left)):
-            self._give_up_the_rest("not waited for: without the others it is too little coverage")
+            detail = "not waited for: without the others it is too little coverage"
+            self._give_up_the_rest(
+                ShardOutcome(outcome=Outcome.LATE, detail=detail, is_collateral=True)
+            )
 
-    def _give_up_the_rest(self, detail: str) -> None:
+    def _give_up_the_rest(self, outcome: ShardOutcome) -> None:
         for shard, attempts in self._open.items():
-            self.given_up[shard] = ShardOutcome(outcome=Outcome.LATE, detail=detail)
+            self.given_up[shard] = outcome
             for attempt in attempts:
                 self._actions.append(Drop(attempt))
         self._open.clear()

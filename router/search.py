@@ -19,7 +19,7 @@ from router.passages import PassageColumns, PassageJob
 from router.query import SearchQuery
 from router.served import Served, ServedIndex
 from router.shard_client import SearchSettings
-from shoal.errors import DeadlineExceededError, InsufficientCoverageError
+from shoal.errors import DeadlineExceededError, InsufficientCoverageError, OverloadedError
 from shoal.rpc.deadline import Deadline
 from shoal.vectors import Matrix
 
@@ -68,6 +68,7 @@ class Searcher:
         """Answers a checked query.
 
         Raises:
+            OverloadedError: shards are full, and without them it is too little.
             InsufficientCoverageError: fewer passages were searched than the query allows.
             DeadlineExceededError: there is no time, or no shard answered in time.
             ShoalError: the encoder's failures, as `encode`.
@@ -234,14 +235,28 @@ def _settings(query: SearchQuery, *, candidates: int) -> SearchSettings:
 def _refuse_too_little(query: SearchQuery, replies: Replies) -> None:
     coverage = query.index.coverage(set(replies.by_shard))
     if coverage < query.min_coverage:
-        if all(outcome.outcome is Outcome.LATE for outcome in replies.outcomes.values()):
+        missing = {
+            shard: outcome
+            for shard, outcome in sorted(replies.outcomes.items())
+            if outcome.outcome is not Outcome.OK
+        }
+        if len(missing) == len(replies.outcomes) and _all_are(missing, Outcome.LATE):
             raise DeadlineExceededError("no shard answered by the deadline")
         why = ", ".join(
             f"shard {shard} {outcome.outcome.name} ({outcome.detail})"
-            for shard, outcome in sorted(replies.outcomes.items())
-            if outcome.outcome is not Outcome.OK
+            for shard, outcome in missing.items()
         )
-        raise _too_little(query, coverage, why)
+        refusal = _too_little(query, coverage, why)
+        # others were given up because of the full ones: nothing is known to be wrong with them
+        full = {s: o for s, o in missing.items() if not o.is_collateral}
+        if full and _all_are(full, Outcome.OVERLOADED):
+            after_s = max(outcome.retry_after_s for outcome in full.values())
+            raise OverloadedError(refusal.message, retry_after_s=after_s)
+        raise refusal
+
+
+def _all_are(outcomes: Mapping[int, ShardOutcome], outcome: Outcome) -> bool:
+    return all(told.outcome is outcome for told in outcomes.values())
 
 
 def _too_little(query: SearchQuery, coverage: float, why: str) -> InsufficientCoverageError:

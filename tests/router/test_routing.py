@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY
 
 from router.standing import State
 from shoal.errors import CancelledError, InternalError, OverloadedError
+from shoal.rpc.status import error_of
 from shoal.v1 import priority_pb2
 from shoal.v1 import search_pb2 as pb
 
@@ -204,6 +205,29 @@ async def test_what_a_sibling_can_answer_is_asked_again(tmp_path, failure):
             answer = await cluster.search(request())
             assert answer.coverage == 1.0
             assert answer.shards[0].outcome == pb.OUTCOME_OK
+
+
+@pytest.mark.parametrize("n_full", [1, 2])
+async def test_full_shards_say_when_to_come_back(tmp_path, n_full):
+    """RESOURCE_EXHAUSTED with the longest of their times: overload is no outage."""
+    async with running(tmp_path, n_shards=3) as cluster:
+        for shard, after_s in list(enumerate((3.0, 7.0)))[-n_full:]:
+            cluster.shards[shard][0].script.raises = OverloadedError("full", retry_after_s=after_s)
+        if n_full == 1:  # the others may be on their way still: given up, but not at fault
+            cluster.shards[0][0].script.gate.clear()
+        error = error_of(await refusal(cluster.search(request(), timeout_s=60.0)))
+        assert isinstance(error, OverloadedError)
+        assert error.retry_after_s in ((7.0,) if n_full == 1 else (3.0, 7.0))
+        assert (await cluster.search(request(min_coverage=0.0), timeout_s=5.0)).coverage < 1.0
+
+
+async def test_a_full_shard_beside_a_dead_one_is_no_overload(tmp_path):
+    """Coming back when the one has room would find the other missing still."""
+    async with running(tmp_path, n_shards=2) as cluster:
+        cluster.shards[0][0].script.raises = OverloadedError("full", retry_after_s=0.1)
+        cluster.shards[1][0].script.raises = InternalError("bug")
+        asked = request(min_coverage=0.01)
+        assert (await refusal(cluster.search(asked))).code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_retries_end_with_their_budget(tmp_path):
