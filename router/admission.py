@@ -14,7 +14,6 @@ from router.query import SearchQuery
 from shoal.admission import Gate, Limits
 from shoal.errors import OverloadedError
 from shoal.rpc import metrics
-from shoal.v1 import priority_pb2
 
 DEFAULT_WAIT_S = 0.5
 BULK_WAIT_S = 5.0
@@ -68,7 +67,7 @@ class Admission:
             DeadlineExceededError: the deadline has passed.
             OverloadedError: there is no room, or the queries would wait too long.
         """
-        n_queries, is_bulk = query.n_queries, query.priority == priority_pb2.PRIORITY_BULK
+        n_queries, is_bulk = query.n_queries, query.is_bulk
         self._refuse_too_many(n_queries, is_bulk=is_bulk)
         with self._gate(query).admit(cost_of(query), is_bulk=is_bulk, deadline_s=deadline_s):
             self._count(n_queries, is_bulk=is_bulk)

@@ -24,7 +24,6 @@ from shoal.errors import (
 )
 from shoal.rpc import metrics
 from shoal.rpc.deadline import Deadline
-from shoal.v1 import priority_pb2
 
 _NONE_TRUNCATED = frozenset[int]()
 _RETRIES = metrics.RETRIES.labels("encoder")
@@ -52,7 +51,7 @@ class EncoderCalls:
                 key=(fingerprint, query.priority),
                 cost=text_cost(query.texts),
                 n_items=len(query.texts),
-                is_bulk=query.priority == priority_pb2.PRIORITY_BULK,
+                is_bulk=query.is_bulk,
                 deadline=deadline,
             )
 

@@ -57,6 +57,11 @@ class SearchQuery:
     fields: frozenset[str]
 
     @property
+    def is_bulk(self) -> bool:
+        """Whether nobody waits for it."""
+        return self.priority == priority_pb2.PRIORITY_BULK
+
+    @property
     def depth(self) -> int:
         """Hits that the shards must find: k and what is skipped."""
         return self.k + self.offset

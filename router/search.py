@@ -114,7 +114,7 @@ class Searcher:
     def _within(self, query: SearchQuery, deadline: Deadline) -> SearchQuery:
         """The query with as many lists as the time that is left allows."""
         model = self._costs.get(query.index.name)
-        if model is None or not query.may_shrink:
+        if model is None or not query.may_shrink or query.is_bulk:  # it has time to be whole
             return query
         n_probe = choose_n_probe(
             query.n_probe,
@@ -125,7 +125,12 @@ class Searcher:
         return query if n_probe == query.n_probe else replace(query, n_probe=n_probe)
 
     def _learn(self, query: SearchQuery, replies: Replies) -> None:
-        """Remembers what the slowest shard that answered took; one that didn't says nothing."""
+        """Remembers what the slowest shard that answered took; one that didn't says nothing.
+
+        Nor does bulk, which waits behind all: interactive searches would shrink for it.
+        """
+        if query.is_bulk:
+            return
         took_ms = [o.elapsed_ms for o in replies.outcomes.values() if o.outcome is Outcome.OK]
         if took_ms and query.n_probe:
             model = self._costs.get(query.index.name, CostModel())

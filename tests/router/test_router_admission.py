@@ -9,6 +9,7 @@ import pytest
 from fakes.cluster import eventually, running, text_request, vector_request
 
 from router.admission import Admission, cost_of
+from router.effort import CostModel
 from router.query import SearchQuery, resolve
 from router.topology import IndexVersion
 from shoal import vectors
@@ -203,6 +204,22 @@ async def test_little_time_means_fewer_lists_and_the_answer_says_so(tmp_path):
         assert (asked.n_probe, asked.n_probe_wanted) == (32, 0)
         exact = await cluster.search(vector_request(VECTOR, exact=True))
         assert (exact.n_probe, exact.n_probe_wanted) == (0, 0)
+
+
+async def test_bulk_neither_teaches_what_shrinks_nor_shrinks(tmp_path):
+    """It waits behind all: interactive searches would lose recall for times that are not theirs."""
+    async with running(tmp_path, recipe="IVF64,PQ4") as cluster:
+        bulk = {"priority": priority_pb2.PRIORITY_BULK}
+        for _ in range(20):
+            await cluster.search(vector_request(VECTOR, **bulk))
+        costs = cluster.searcher._costs
+        assert not costs
+        model = CostModel()
+        for _ in range(400):
+            model = model.seen(16, 15.0)
+        costs["books"] = model
+        assert (await cluster.search(vector_request(VECTOR, **bulk))).n_probe == 16
+        assert (await cluster.search(vector_request(VECTOR))).n_probe == 4
 
 
 async def test_texts_and_vectors_leave_nothing_counted(tmp_path):
