@@ -73,26 +73,26 @@ class Searcher:
             DeadlineExceededError: there is no time, or no shard answered in time.
             ShoalError: the encoder's failures, as `encode`.
         """
-        begun_s = time.perf_counter()
+        begun_s = time.monotonic()
         if deadline.expired:
             raise DeadlineExceededError("the deadline passed before the search began")
         self._refuse_hopeless(query, index)
         query_vectors, truncated = await encode(query, served.encoders, deadline, self._encoders)
-        encoded_s = time.perf_counter()
+        encoded_s = time.monotonic()
         query = self._within(query, deadline)
         replies = await self._ask_shards(query, index, query_vectors, deadline)
-        searched_s, merge_s = time.perf_counter(), 0.0
+        searched_s, merge_s = time.monotonic(), 0.0
         self._learn(query, replies)
         while True:
             _refuse_too_little(query, replies)
-            merging_s = time.perf_counter()
+            merging_s = time.monotonic()
             merged = _merge(query, replies)
-            merge_s += time.perf_counter() - merging_s
+            merge_s += time.monotonic() - merging_s
             failed = await self._fetch(query, index, merged, deadline)
             if not failed:
                 break
             replies = replies.without(failed)  # its hits have no text now: answer without them
-        fetch_s = time.perf_counter() - searched_s - merge_s
+        fetch_s = time.monotonic() - searched_s - merge_s
         return Found(
             winners=merged.winners,
             shards=merged.shards,

@@ -56,7 +56,7 @@ class ShardReply:
     """One job's share of a shard's answer.
 
     `passages`, where they came along, are those of the whole call's hits; query i of this job has
-    its own from `first_hits[i]` on, best first. `arrived_s` is on `time.perf_counter()`.
+    its own from `first_hits[i]` on, best first. `arrived_s` is on `time.monotonic()`.
     """
 
     hits: ShardHits
@@ -192,7 +192,7 @@ def _split(
     first_hits = np.cumsum(n_hits) - n_hits
     if reply.HasField("passages"):
         columns = _columns(reply.passages, int(n_hits.sum()), settings.fields)
-    arrived_s = time.perf_counter()
+    arrived_s = time.monotonic()
     starts = itertools.accumulate(sizes[:-1], initial=0)
     return [
         ShardReply(
