@@ -13,7 +13,12 @@ from router.lane import Lane
 from router.passages import Fetched, PassageJob
 from router.shard_client import InvalidReplyError, SearchSettings, ShardClient, ShardReply
 from router.topology import IndexVersion
-from shoal.errors import ShoalError, UnavailableError
+from shoal.errors import (
+    InvalidArgumentError,
+    ShoalError,
+    UnavailableError,
+    UnsupportedError,
+)
 from shoal.rpc import metrics
 from shoal.vectors import Matrix
 
@@ -87,8 +92,12 @@ class ShardReplica(Replica[ShardDescription]):
                     self._probes.learn(contract)
             except UnavailableError:
                 raise
-            except ShoalError as failure:  # a shard of the release before knows no such question
+            except (InvalidArgumentError, UnsupportedError) as failure:
+                # a shard of the release before knows no such question
                 logger.info("%s tells no probes: %s", self.address, failure.message)
+            except ShoalError as failure:  # busy, or so: it is asked again with the next check
+                logger.info("%s tells no probes yet: %s", self.address, failure.message)
+                return ""
             self._asked_for_probes |= missing
         return ""
 

@@ -81,6 +81,8 @@ class FakeShard(shard_pb2_grpc.ShardServiceServicer):
         self.probe_texts = probe_texts
         self.n_descriptions = 0
         self.n_probe_requests = 0
+        self.raises_on_probes: list[Exception] = []
+        """What the first requests for probes end with."""
         self.script = Script()
         self.address = "127.0.0.1:0"
 
@@ -194,6 +196,8 @@ class FakeShard(shard_pb2_grpc.ShardServiceServicer):
         versions = [self._describe(number) for number in sorted({self.version, *self.loaded})]
         if request.with_probes:
             self.n_probe_requests += 1
+            if self.raises_on_probes:
+                raise self.raises_on_probes.pop(0)
             if not self.probe_texts:
                 raise InvalidArgumentError("field 1 is not known to this release")
             for version in versions:

@@ -8,7 +8,7 @@ from fakes.corpus import vector_of
 
 from router.canary import ProbeBook, Verdict
 from shoal.contract import EncoderContract, TowerContract
-from shoal.errors import OverloadedError
+from shoal.errors import DeadlineExceededError, OverloadedError
 
 PROBES = ("first probe", "second probe")
 
@@ -78,6 +78,22 @@ async def test_a_shard_of_the_release_before_tells_none(tmp_path):
         assert shard.n_probe_requests == 1
         assert cluster.encoders[0].n_calls == 0
         assert (await cluster.search(text_request("a"))).coverage == 1.0
+
+
+async def test_a_busy_shard_is_asked_for_its_probes_again(tmp_path):
+    """One slow answer must not switch the canary off for good."""
+    async with running(tmp_path, n_shards=1, **settings()) as cluster:
+        fake = cluster.replicas[0]
+        replica = cluster.registry.served.indexes["books"].shards[0][0]
+        fake.raises_on_probes = [
+            DeadlineExceededError("late"),
+            OverloadedError("", retry_after_s=1),
+        ]
+        for known in (replica._probes._known, replica._asked_for_probes):
+            known.clear()  # as at the start
+        await eventually(lambda: replica._probes._known)
+        assert not fake.raises_on_probes
+        assert replica.usable
 
 
 def test_the_first_probes_stay():
