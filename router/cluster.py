@@ -187,8 +187,10 @@ class Replica(Generic[Description]):
                 return  # busy, and alive
             fault = f"no answer to a check in {self._config.check_timeout_s:g} s"
             cause = Cause.UNRESPONSIVE
-        except ShoalError as failure:
+        except (UnavailableError, CancelledError) as failure:
             fault, cause = failure.message, Cause.UNREACHABLE
+        except ShoalError as failure:  # it answers, and says that it can't be used
+            fault = failure.message
         except Exception as failure:  # whatever a process tells of itself must not end the router
             logger.exception("%s can't be understood", self.address)
             fault = f"can't be understood: {failure!r}"
