@@ -1,10 +1,11 @@
 """A queue before one replica, so that what waits travels together.
 
-At most two calls are under way. Few queries leave at the end of the same turn of the event loop, so
-a lone one waits for nobody; many are held together for a moment (`batching.hold_s`). Every rider
-waits by its own deadline; a shared call lasts until the latest one's and is cancelled when the last
-rider has left. What no call can answer any more ends with an error: no rider is ever forgotten.
-Knows nothing of what is asked.
+At most two calls are under way, and one of them is bulk's at most: the other is left to those who
+wait for an answer. Few queries leave at the end of the same turn of the event loop, so a lone one
+waits for nobody; many are held together for a moment (`batching.hold_s`). Every rider waits by its
+own deadline; a shared call lasts until the latest one's and is cancelled when the last rider has
+left. What no call can answer any more ends with an error: no rider is ever forgotten. Knows nothing
+of what is asked.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from shoal.rpc.deadline import Deadline
 logger = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 2
+MAX_BULK_IN_FLIGHT = 1
 LANDING = 4
 """Riders that are answered in one turn of the event loop, in which gRPC accepts half a call: where
 32 go on in one turn of 10 ms, new calls wait for seconds, and nobody knows of them."""
@@ -72,6 +74,7 @@ class Lane(Generic[Payload, Reply]):
         self._waiting: dict[Rider[Payload, Reply], None] = {}
         self._n_waiting = 0
         self._in_flight = 0
+        self._bulk_in_flight = 0
         # items under way by key
         self._riding: dict[Hashable, int] = {}
         self._woken = False
@@ -153,6 +156,7 @@ class Lane(Generic[Payload, Reply]):
             riders = [rider for rider in batch if not rider.answer.done() and _in_time(rider)]
             if riders:
                 self._in_flight += 1
+                self._bulk_in_flight += riders[0].is_bulk
                 key = riders[0].key
                 self._riding[key] = self._riding.get(key, 0) + _n_items(riders)
                 self._tasks.create_task(self._ride(riders))
@@ -165,6 +169,8 @@ class Lane(Generic[Payload, Reply]):
             self._look_again = None
         now_s, n_active, look_again_s = loop.time(), self._n_active(), math.inf
         waiting: Collection[Rider[Payload, Reply]] = self._waiting
+        if self._bulk_in_flight >= MAX_BULK_IN_FLIGHT:
+            waiting = [rider for rider in waiting if not rider.is_bulk]
         while waiting:
             batch = next_batch(waiting, self._max_cost)
             key = batch[0].key
@@ -209,6 +215,7 @@ class Lane(Generic[Payload, Reply]):
         finally:
             leaving.arrived = True
             self._in_flight -= 1
+            self._bulk_in_flight -= batch[0].is_bulk
             self._riding[batch[0].key] -= n_items
             if not self._riding[batch[0].key]:
                 del self._riding[batch[0].key]

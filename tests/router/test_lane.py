@@ -188,6 +188,25 @@ async def test_another_kind_waits_for_nobody_of_the_first():
         await asyncio.gather(*answers)
 
 
+async def test_bulk_leaves_a_call_to_those_who_wait():
+    """However much of it there is: a question leaves at once, not when a long call has ended."""
+    async with line() as one:
+        bulk = [one.submit("b0", key="b0", bulk=True), one.submit("b1", key="b1", bulk=True)]
+        await turns()
+        assert one.calls == [["b0"]]
+        asked = one.submit("asked")
+        await turns()
+        assert one.calls[1:] == [["asked"]]
+        one.end(1)
+        assert await asked == "asked!"
+        assert one.calls[2:] == [], "the first bulk call is under way still"
+        one.end(0)
+        await turns()
+        assert one.calls[2:] == [["b1"]]
+        one.end(2)
+        await asyncio.gather(*bulk)
+
+
 async def test_interactive_goes_before_bulk():
     """A question that came last leaves before the bulk that waits."""
     async with line() as one:
