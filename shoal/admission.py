@@ -57,7 +57,9 @@ class Limits:
 class Load:
     """Cost under way by class, and what was answered (decaying) in how much crowded time.
 
-    `done` is both classes' answered cost, `bulk_done` bulk's part of it.
+    `done` is both classes' answered cost, `bulk_done` bulk's part of it. `lump` is what may be done
+    and not counted, because answers come many at a time: where a crowd has just begun that is most
+    of it, and interactive work gets the benefit of the doubt.
     """
 
     interactive: float = 0.0
@@ -67,10 +69,17 @@ class Load:
     crowded_s: float = 0.0
     at_s: float = -math.inf
     crowded_at_s: float = -math.inf
+    lump: float = 0.0
 
     @property
     def wait_s(self) -> float | None:
         """How long interactive work waits, in seconds: all that is done could be its own."""
+        share = max(0.0, 1.0 - self.crowded_s / MEMORY_S)
+        return self._wait_s(self.interactive, self.done and self.done + self.lump * share)
+
+    @property
+    def sure_wait_s(self) -> float | None:
+        """As `wait_s`, without the benefit of the doubt: bulk is the first to stay out."""
         return self._wait_s(self.interactive, self.done)
 
     @property
@@ -135,7 +144,7 @@ def refusal_s(
         return None
     if is_bulk:
         ahead, wait_s, bound_s = load.bulk, load.bulk_wait_s, limits.bulk_wait_s
-        has_room = (load.wait_s or 0.0) <= limits.wait_s / 2
+        has_room = (load.sure_wait_s or 0.0) <= limits.wait_s / 2
     else:
         ahead, wait_s, bound_s = load.interactive, load.wait_s, limits.wait_s
         has_room = wait_s is not None or ahead <= limits.blind_cost
@@ -162,7 +171,9 @@ class Gate:
         self._limits = limits
         self._what = what
         self._clock = clock
-        self._load = Load()
+        # as much may be on its way out when the first of a batch is counted, or be answered when
+        # the crowd has just ended and nothing counts any more
+        self._load = Load(lump=limits.free_cost / 2)
 
     @property
     def load(self) -> Load:

@@ -1,6 +1,8 @@
 """Admission as a pure rule, and against a simulated server with a known capacity as the oracle."""
 
+import dataclasses
 import heapq
+import itertools
 import math
 from collections import Counter
 
@@ -129,6 +131,37 @@ def test_a_crowd_that_fits_is_let_in_from_idle():
         server.arrive(20.0, 1)
     server.run_until(25.0)
     assert server.n["interactive refused"] == 0
+
+
+@pytest.mark.parametrize(("per_s", "cold_s"), [(400, 0.2), (440, 0.15), (440, 0.2)])
+def test_a_crowd_after_a_cold_start_is_let_in(per_s, cold_s):
+    """Answers come a batch at a time, the first one late: the first answer of the first batch is
+    no rate. 473 a second can be done, and nobody waits for half a second; nobody is refused."""
+    now_s, queue, events, waits_s = 0.0, [], [], []
+    limits = dataclasses.replace(LIMITS, blind_cost=8_192, free_cost=128)
+    gate = Gate(limits, what="here", clock=lambda: now_s)
+    order, is_busy, is_cold = itertools.count(), False, True
+    for i in range(per_s * 4):
+        heapq.heappush(events, (i / per_s, next(order), "comes", []))
+    while events:
+        now_s, _, what, batch = heapq.heappop(events)
+        if what == "comes":
+            gate.enter(1, is_bulk=False, deadline_s=now_s + 10)  # raises where it is refused
+            queue.append(now_s)
+        elif what == "leaves":
+            gate.leave(1, is_bulk=False, is_done=True)
+            waits_s.append(now_s - batch[0])
+        else:
+            is_busy = False
+            for n, came_s in enumerate(batch):  # the answers are written one after the other
+                heapq.heappush(events, (now_s + n * 0.0004, next(order), "leaves", [came_s]))
+        if queue and not is_busy:
+            batch, queue, is_busy = queue[:64], queue[64:], True
+            took_s = 0.02 + 0.0018 * len(batch) + (cold_s if is_cold else 0.0)
+            is_cold = False
+            heapq.heappush(events, (now_s + took_s, next(order), "ends", batch))
+    assert len(waits_s) == per_s * 4
+    assert max(waits_s) < limits.wait_s
 
 
 def test_a_server_that_slows_down_sheds_and_one_that_recovers_takes_all():
