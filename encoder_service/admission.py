@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from encoder_service.batching import Priority
-from shoal.admission import LEAST_RETRY_S, MOST_RETRY_S, Gate, Limits
+from shoal.admission import Gate, Limits, retry_after_s
 from shoal.errors import OverloadedError
 
 DEFAULT_WAIT_S = 1.0
@@ -81,7 +81,7 @@ class Permits:
             raise OverloadedError(
                 f"{self.n_texts} texts wait for the encoder, and {permit.n_texts} more are above "
                 f"its limit of {room}; come back later or start another encoder",
-                retry_after_s=min(MOST_RETRY_S, max(LEAST_RETRY_S, wait_s or 1.0)),
+                retry_after_s=retry_after_s(wait_s),
             )
         self._gate.enter(permit.n_tokens, is_bulk=permit.is_bulk, deadline_s=deadline_s)
         self.n_texts += permit.n_texts

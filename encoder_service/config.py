@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from encoder_service.admission import DEFAULT_WAIT_S
 from shoal.config import ProcessConfig
 
 
@@ -42,7 +43,10 @@ class EncoderConfig(ProcessConfig):
         8192, ge=2048, description="texts that may wait; more are refused (bulk at three quarters)"
     )
     max_wait_s: float = Field(
-        1.0, gt=0, le=60, description="predicted wait, in seconds, past which questions are refused"
+        DEFAULT_WAIT_S,
+        gt=0,
+        le=60,
+        description="predicted wait, in seconds, past which questions are refused",
     )
     cache_entries: int = Field(
         4096, ge=0, description="question vectors to keep for questions that come again; 0: none"

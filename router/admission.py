@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from router.batching import search_cost
 from router.query import SearchQuery
-from shoal.admission import Gate, Limits
+from shoal.admission import ROWS_PER_LIST, Gate, Limits
 from shoal.errors import OverloadedError
 from shoal.rpc import metrics
 
@@ -21,7 +21,6 @@ _QUERY_COST = 64  # the least that `search_cost` takes a query for
 _FREE_COST = 128 * _QUERY_COST
 _BLIND_COST = 8_192 * _QUERY_COST
 _TEXT_COST = 64
-_ROWS_PER_LIST = 256  # what brute force has instead of lists
 _RETRY_AFTER_S = 0.25
 _DEPTH = metrics.QUEUE_DEPTH.labels("router")
 
@@ -109,6 +108,6 @@ def cost_of(query: SearchQuery) -> int:
     """
     n_probe = query.n_probe
     if query.exact:
-        n_probe = max(query.index.n_live_by_shard, default=0) // _ROWS_PER_LIST
+        n_probe = max(query.index.n_live_by_shard, default=0) // ROWS_PER_LIST
     searching = search_cost(query.n_queries, n_probe=n_probe, k=query.depth, dim=query.index.dim)
     return searching + _TEXT_COST * len(query.texts)

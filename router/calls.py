@@ -6,9 +6,15 @@ from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from router.budget import CallBudget
+from router.config import RouterConfig
 from router.outcomes import Outcome, ShardOutcome
 from router.replicas import Loaded
 from router.waiting import Goal, Patience
+
+_RETRY_WINDOW_S = 10.0
+_HEDGE_WINDOW_S = 1.0
+_FLOOR_RETRIES = 10
+"""Retries that are granted to a quiet router."""
 
 NO_REPLICA = ShardOutcome(outcome=Outcome.DOWN, detail="no replica can be reached")
 
@@ -76,8 +82,16 @@ class Failure(NamedTuple):
 class Budgets:
     """Calls beside those that are asked for: shared by all rounds of a router."""
 
-    retries: CallBudget = field(default_factory=lambda: CallBudget(0.15, floor=10, window_s=10.0))
-    hedges: CallBudget = field(default_factory=lambda: CallBudget(0.05, floor=0, window_s=1.0))
+    retries: CallBudget
+    hedges: CallBudget
+
+    @classmethod
+    def of(cls, config: RouterConfig) -> "Budgets":
+        """A router's, for one kind of process."""
+        return cls(
+            retries=CallBudget(config.retry_share, floor=_FLOOR_RETRIES, window_s=_RETRY_WINDOW_S),
+            hedges=CallBudget(config.hedge_share, floor=0, window_s=_HEDGE_WINDOW_S),
+        )
 
     def offer(self, n_calls: int, now_s: float) -> None:
         """Counts the calls of a round."""

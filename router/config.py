@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from router.admission import DEFAULT_WAIT_S
 from router.batching import MAX_COST
 from shoal.config import ProcessConfig
 from shoal.credentials import Credentials, Tls, read_token
@@ -19,7 +20,10 @@ class RouterConfig(ProcessConfig):
         16_384, ge=1, description="queries under way at once; more are refused as overload"
     )
     max_wait_s: float = Field(
-        0.5, gt=0, le=60, description="predicted wait, in seconds, past which queries are refused"
+        DEFAULT_WAIT_S,
+        gt=0,
+        le=60,
+        description="predicted wait, in seconds, past which queries are refused",
     )
     max_batch_cost: int = Field(
         MAX_COST,
@@ -37,6 +41,9 @@ class RouterConfig(ProcessConfig):
         10.0, ge=0, description="seconds between a reload's flip and the old version's release"
     )
     check_s: float = Field(1.0, gt=0, description="seconds between checks of a healthy replica")
+    recheck_s: float = Field(
+        0.2, gt=0, description="seconds between checks of a replica that is not healthy"
+    )
     canary_s: float = Field(
         30.0, gt=0, description="seconds between proofs of an encoder by the index's probe texts"
     )
@@ -62,7 +69,6 @@ class RouterConfig(ProcessConfig):
     max_wait_factor: float = Field(
         0.5, ge=0, le=1, description="the same for as many missing shards as may be missing"
     )
-    recheck_s: float = Field(0.2, gt=0, description="seconds between checks of one that is not")
     peer_tls_ca: Path | None = Field(
         None, description="PEM file of who signs the shards' and encoders' certificates; asks TLS"
     )

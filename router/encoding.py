@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from router.batching import text_cost
-from router.calls import Plan
+from router.calls import Budgets, Plan
 from router.carrier import Carrier
 from router.config import RouterConfig
 from router.encoder_client import Encoded
 from router.encoder_replica import EncoderReplica
-from router.fanout import budgets
 from router.outcomes import Outcome
 from router.query import SearchQuery
 from router.round import Round
@@ -34,7 +33,7 @@ class EncoderCalls:
 
     def __init__(self, rng: random.Random, config: RouterConfig) -> None:
         self._rng = rng
-        self._budgets = budgets(config)
+        self._budgets = Budgets.of(config)
 
     async def encode(
         self, query: SearchQuery, encoders: Sequence[EncoderReplica], deadline: Deadline

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from router.batching import search_cost
-from router.budget import CallBudget
 from router.calls import Budgets, Kind, Plan
 from router.carrier import Carrier
 from router.config import RouterConfig
@@ -28,10 +27,6 @@ from shoal.v1 import priority_pb2
 from shoal.vectors import Matrix
 
 _LATENCY_WINDOW_S = 10.0
-_RETRY_WINDOW_S = 10.0
-_HEDGE_WINDOW_S = 1.0
-_FLOOR_RETRIES = 10
-"""Retries that are granted to a quiet router."""
 
 _RETRIES = metrics.RETRIES.labels("shard")
 
@@ -53,21 +48,13 @@ Shards = Sequence[Sequence[ShardReplica]]
 """Replicas by shard number."""
 
 
-def budgets(config: RouterConfig) -> Budgets:
-    """A router's, for one kind of process."""
-    return Budgets(
-        retries=CallBudget(config.retry_share, floor=_FLOOR_RETRIES, window_s=_RETRY_WINDOW_S),
-        hedges=CallBudget(config.hedge_share, floor=0, window_s=_HEDGE_WINDOW_S),
-    )
-
-
 class FanOut:
     """Search and passage calls to the shards of an index."""
 
     def __init__(self, rng: random.Random, config: RouterConfig) -> None:
         self._rng = rng
         self._config = config
-        self._budgets = budgets(config)
+        self._budgets = Budgets.of(config)
         self._latencies: dict[tuple[str, int], LatencyWindow] = {}
 
     async def search(

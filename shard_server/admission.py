@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from shard_server.limits import SearchParameters
-from shoal.admission import Gate, Limits
+from shoal.admission import ROWS_PER_LIST, Gate, Limits
 
 CALL_COST = 256
 """What a call costs beside its queries: some 0.5 ms, as much as 256 lists."""
@@ -15,7 +15,6 @@ CALL_COST = 256
 _LARGEST = CALL_COST + 65_536  # what a router sends in one call, brute force aside
 _FREE_COST = 2 * _LARGEST  # it has two calls under way
 _BULK_WAIT_S = 5.0
-_ROWS_PER_LIST = 256  # what brute force has instead of lists
 
 
 def search_gate(
@@ -33,5 +32,5 @@ def search_gate(
 
 def search_cost(parameters: SearchParameters, *, n_queries: int, n_live: int) -> int:
     """What a call costs: queries x lists read, and something for the call itself."""
-    lists = n_live // _ROWS_PER_LIST if parameters.exact else parameters.n_probe
+    lists = n_live // ROWS_PER_LIST if parameters.exact else parameters.n_probe
     return CALL_COST + n_queries * max(1, lists)

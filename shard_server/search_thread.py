@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from shoal.admission import retry_after_s
 from shoal.errors import DeadlineExceededError, OverloadedError, UnavailableError
 from shoal.rpc.deadline import Deadline
 from shoal.rpc.metrics import QUEUE_DEPTH
@@ -20,8 +21,6 @@ from shoal.rpc.metrics import QUEUE_DEPTH
 T = TypeVar("T")
 
 _LATE = "the deadline passed before the search began"
-_MEAN_WEIGHT = 0.1
-"""Weight of the newest search in the running mean of search times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +56,18 @@ class SearchThread:
 
     Args:
         max_queued: jobs that may wait; the one that runs is not counted.
+        wait_s: how long work waits, as far as known, for telling when to come back.
     """
 
-    def __init__(self, *, max_queued: int) -> None:
+    def __init__(
+        self, *, max_queued: int, wait_s: Callable[[], float | None] = lambda: None
+    ) -> None:
+        self._wait_s = wait_s
         self._max_queued = max_queued
         self._interactive: deque[_Job] = deque()
         self._bulk: deque[_Job] = deque()
         self._wake = threading.Condition()
         self._closing = False
-        self._mean_s = 0.0
         self._n_queries_waiting = 0
         self._depth = QUEUE_DEPTH.labels("shard")
         self._thread = threading.Thread(target=self._work, name="search", daemon=True)
@@ -91,7 +93,7 @@ class SearchThread:
         if n_waiting >= self._max_queued or (bulk and 2 * len(self._bulk) >= self._max_queued):
             raise OverloadedError(
                 f"{n_waiting} searches wait for this shard, as many as it takes",
-                retry_after_s=retry_after_s(n_waiting, self._mean_s),
+                retry_after_s=retry_after_s(self._wait_s()),
             )
         job = self._enqueue(work, deadline=deadline, n_queries=n_queries, bulk=bulk)
         try:
@@ -164,8 +166,6 @@ class SearchThread:
             _fail(job, failure)
         else:
             work_s = time.monotonic() - begun_s
-            if job.n_queries:
-                self._mean_s += _MEAN_WEIGHT * (work_s - self._mean_s)
             done = Done(value, (begun_s - job.queued_at_s) * 1e3, work_s * 1e3)
             _settle(job, lambda: job.future.set_result(done))
 
@@ -173,11 +173,6 @@ class SearchThread:
         if n_queries:
             self._n_queries_waiting += n_queries
             self._depth.set(self._n_queries_waiting)
-
-
-def retry_after_s(n_waiting: int, mean_s: float) -> float:
-    """When to come back to a full queue: once half of it is done, 0.05 to 5 seconds. Pure."""
-    return min(5.0, max(0.05, n_waiting * mean_s / 2))
 
 
 def _fail(job: _Job, failure: BaseException) -> None:

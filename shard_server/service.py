@@ -41,7 +41,10 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
 
     def __init__(self, config: ShardConfig) -> None:
         self._config = config
-        self._thread = SearchThread(max_queued=config.max_queued)
+        self._gate = search_gate(wait_s=config.max_wait_s, max_queued=config.max_queued)
+        self._thread = SearchThread(
+            max_queued=config.max_queued, wait_s=lambda: self._gate.load.wait_s
+        )
         # Mapped passages may have to come from the disk: that must hold up neither loop nor search.
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="passages")
         self._versions = Versions(
@@ -51,7 +54,6 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
             gpu_temp_bytes=config.gpu_temp_mib << 20,
             thread=self._thread,
         )
-        self._gate = search_gate(wait_s=config.max_wait_s, max_queued=config.max_queued)
         self._batch_size = BATCH_SIZE.labels("shard")
 
     async def start(self) -> None:

@@ -35,6 +35,8 @@ FORGET_S = 30.0
 """Seconds without a crowd after which what was measured says nothing any more."""
 LEAST_RETRY_S, MOST_RETRY_S = 0.05, 10.0
 _UNKNOWN_RETRY_S = 0.5
+ROWS_PER_LIST = 256
+"""What brute force has instead of lists, where cost is counted in these."""
 _SURE_SHARE = 0.5  # of the time left: what was promised an end at its deadline ends too late
 
 
@@ -159,6 +161,11 @@ def refusal_s(
     # whoever has too little time has less of it later: its client must not come back in it
     least_s = LEAST_RETRY_S if is_in_time else max(wait_s, time_left_s)
     return min(MOST_RETRY_S, max(least_s, wait_s - bound_s / 2))
+
+
+def retry_after_s(wait_s: float | None) -> float:
+    """When to come back to a place that is full, where work waits so long; None: nobody knows."""
+    return min(MOST_RETRY_S, max(LEAST_RETRY_S, wait_s or _UNKNOWN_RETRY_S))
 
 
 class Gate:

@@ -31,6 +31,13 @@ def replicas(n: int) -> list[Replica]:
     return [Replica(name, load) for load, name in enumerate("abcdef"[:n])]
 
 
+def budgets_of(*, hedge_share=0.0, hedge_floor=0, retry_floor=10) -> Budgets:
+    return Budgets(
+        retries=CallBudget(0.0, floor=retry_floor, window_s=1.0),
+        hedges=CallBudget(hedge_share, floor=hedge_floor, window_s=1.0),
+    )
+
+
 def round_of(
     shards, *, hedge_after_s=0.02, until_s=1.0, goal=None, budgets=None, is_known=True
 ) -> Round:
@@ -38,7 +45,7 @@ def round_of(
     patience = dict.fromkeys(shards, known) if is_known else {}
     plan = Plan(shards=shards, until_s=until_s, patience=patience, goal=goal)
     if budgets is None:
-        budgets = Budgets(hedges=CallBudget(1.0, floor=9, window_s=1.0))
+        budgets = budgets_of(hedge_share=1.0, hedge_floor=9)
     return Round(plan, budgets, random.Random(1))
 
 
@@ -101,7 +108,7 @@ def test_a_short_deadline_is_no_strike():
 
 def test_a_spent_budget_ends_retries():
     """And the outcome says so."""
-    budgets = Budgets(retries=CallBudget(0.0, floor=0, window_s=1.0))
+    budgets = budgets_of(retry_floor=0)
     round_ = round_of({0: replicas(2)}, budgets=budgets)
     [first] = asked(round_.begin(0.0))
     assert not asked(round_.failed(first, DOWN, 0.001))
@@ -143,7 +150,7 @@ def test_a_hedge_needs_a_healthy_and_half_as_busy_sibling_and_a_budget():
         pair = [Replica("a", 0), Replica("b", load, Standing(state=state))]
         if state is State.TRIAL:
             pair[0].load = 0
-        budgets = Budgets(hedges=CallBudget(share, floor=0, window_s=1.0))
+        budgets = budgets_of(hedge_share=share)
         round_ = round_of({0: pair}, budgets=budgets)
         [first] = asked(round_.begin(0.0))
         assert first.replica.name == "a"
@@ -174,7 +181,7 @@ def test_a_late_call_is_a_strike_before_it_ends():
 
 def test_a_late_call_is_asked_again_where_no_hedge_was_granted():
     """A quiet router has no hedges; the first answer still wins, and it is asked once more only."""
-    budgets = Budgets(hedges=CallBudget(0.05, floor=0, window_s=1.0))
+    budgets = budgets_of()
     round_ = round_of({0: replicas(3)}, budgets=budgets)
     [first] = asked(round_.begin(0.0))
     first.replica.load = 4
@@ -301,7 +308,7 @@ class Schedule:
         self.round_ = round_of(
             self.shards,
             goal=self.goal,
-            budgets=Budgets(hedges=CallBudget(0.5, floor=1, window_s=1.0)),
+            budgets=budgets_of(hedge_share=0.5, hedge_floor=1),
             hedge_after_s=chance.choice([0.01, 9]),
         )
         self.events = []

@@ -5,14 +5,14 @@ import threading
 
 import pytest
 
-from shard_server.search_thread import SearchThread, Stopped, retry_after_s
+from shard_server.search_thread import SearchThread, Stopped
 from shoal.errors import DeadlineExceededError, OverloadedError, UnavailableError
 from shoal.rpc.deadline import Deadline
 
 
 @pytest.fixture
 async def thread():
-    thread = SearchThread(max_queued=3)
+    thread = SearchThread(max_queued=3, wait_s=lambda: 1.5)
     yield thread
     await thread.close()
 
@@ -64,7 +64,7 @@ async def test_past_the_limit_is_overload(thread):
     await asyncio.sleep(0)
     with pytest.raises(OverloadedError) as refusal:
         await search(thread, lambda _: None)
-    assert refusal.value.retry_after_s > 0
+    assert refusal.value.retry_after_s == 1.5, "as long as work waits"
     gate.opened.set()
     await asyncio.gather(running, *waiting)
 
@@ -162,10 +162,3 @@ async def test_closing_finishes_what_runs_and_refuses_the_rest():
         await waiting
     with pytest.raises(UnavailableError):
         await search(thread, lambda _: None)
-
-
-def test_retry_after_follows_the_queue():
-    """Half the queue's time, within what a client can use."""
-    assert retry_after_s(64, 0.01) == pytest.approx(0.32)
-    assert retry_after_s(64, 0.0) == 0.05
-    assert retry_after_s(64, 10.0) == 5.0
