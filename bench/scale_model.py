@@ -86,6 +86,9 @@ class Leaf:
             # the first check after the pause: one every 0.2 s looks
             loop.call_at(self.standing.not_before_s + 0.1, self._check)
 
+    def suspect(self) -> None:
+        """As a replica's; its check would pass."""
+
     def _check(self) -> None:
         self.standing = self.standing.after_check(asyncio.get_running_loop().time())
 

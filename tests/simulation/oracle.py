@@ -53,8 +53,13 @@ def _check_time(answered: Answered) -> None:
     question = answered.question
     took_s = answered.ended_s - answered.begun_s
     assert took_s <= question.timeout_s + TOLERANCE_S, f"too late: {took_s} s of {question}"
-    if isinstance(answered.error, OverloadedError):
+    if _is_the_routers_refusal(answered.error):
         assert took_s < AT_ONCE_S, "a refusal comes at once"
+
+
+def _is_the_routers_refusal(error: BaseException | None) -> bool:
+    """And not what is said where full shards are missing, which takes a round."""
+    return isinstance(error, OverloadedError) and not error.message.startswith("coverage")
 
 
 def _check_error(played: Played, answered: Answered) -> None:
@@ -68,7 +73,7 @@ def _check_error(played: Played, answered: Answered) -> None:
         may_end_with.add(UnavailableError)  # nobody may be left who knows what the index is
     assert type(error) in may_end_with, f"{error!r} to {question}"
     assert question is not LAST, f"not well again: {error!r}"
-    if isinstance(error, OverloadedError):
+    if _is_the_routers_refusal(error):
         return
     assert not _must_be_answered(played, question), f"{error!r} for no reason"
 
