@@ -17,8 +17,10 @@ from bench.simulated_time import SimulatedLoop, run_simulated
 from router.config import RouterConfig
 from router.fanout import FanOut
 from router.outcomes import Outcome
+from router.quantile import LatencyWindow
 from router.shard_client import SearchSettings
 from router.standing import Standing, State
+from router.waiting import LATENCY_WINDOW_S
 from shoal.rpc.deadline import Deadline
 from shoal.v1 import priority_pb2
 
@@ -69,19 +71,20 @@ class Leaf:
         self.load = 0
         self.searches = self
         self.n_asked = 0
+        self.latencies = LatencyWindow(LATENCY_WINDOW_S)
         self._chance, self._slowness, self._slow_calls = chance, slowness, slow_calls
         self._queue: collections.deque[asyncio.Future[Leaf]] = collections.deque()
         self._is_busy = False
         self.arrived_s = 0.0
 
-    def judge(self, *, well: bool, spare: bool) -> None:
+    def judge(self, *, since_s: float, well: bool, spare: bool) -> None:
         """As a replica's; the watch's check always passes, a pause later."""
         loop = asyncio.get_running_loop()
         if well:
             self.standing = self.standing.after_good_answer()
             return
         before = self.standing
-        self.standing = before.after_strike(loop.time(), spare=spare)
+        self.standing = before.after_strike(loop.time(), since_s=since_s, spare=spare)
         if self.standing.state is State.DOUBTED and before.state is not State.DOUBTED:
             # the first check after the pause: one every 0.2 s looks
             loop.call_at(self.standing.not_before_s + 0.1, self._check)

@@ -55,9 +55,10 @@ class Drop(NamedTuple, Generic[ReplicaT]):
 
 
 class Judge(NamedTuple, Generic[ReplicaT]):
-    """Tell the replica how it did; `spare`: a sibling does better."""
+    """Tell the replica how it did in a call since `since_s`; `spare`: a sibling does better."""
 
     replica: ReplicaT
+    since_s: float
     well: bool
     spare: bool
 

@@ -25,7 +25,7 @@ class Judged(Loaded, Protocol):
         """Whether it is used."""
         ...
 
-    def judge(self, *, well: bool, spare: bool) -> None:
+    def judge(self, *, since_s: float, well: bool, spare: bool) -> None:
         """It answered well and in time, or not; `spare`: a sibling does better."""
         ...
 
@@ -85,7 +85,7 @@ class Carrier(Generic[ReplicaT, Reply]):
                 if dropped is not None:
                     dropped.cancel()
             elif isinstance(action, Judge):
-                action.replica.judge(well=action.well, spare=action.spare)
+                action.replica.judge(since_s=action.since_s, well=action.well, spare=action.spare)
             else:
                 action.replica.suspect()
         if self._round.done:

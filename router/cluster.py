@@ -128,13 +128,13 @@ class Replica(Generic[Description]):
         """A call was answered: the process is alive, whatever its checks say."""
         self._heard_s = time.monotonic()
 
-    def judge(self, *, well: bool, spare: bool) -> None:
+    def judge(self, *, since_s: float, well: bool, spare: bool) -> None:
         """A call of its was answered well and in time, or not; `spare`: a sibling does better."""
         before = self.standing
         if well:
             after = before.after_good_answer()
         else:
-            after = before.after_strike(time.monotonic(), spare=spare)
+            after = before.after_strike(time.monotonic(), since_s=since_s, spare=spare)
             self.suspect()
         if after is before:
             return

@@ -1,7 +1,7 @@
 """Asks every shard for its best hits, and the winners' shards for their passages.
 
 Who is asked, who again, and for how long is `round`'s decision; what doesn't answer is an outcome.
-Keeps what one round teaches the next: the shards' latencies, and the budgets of extra calls.
+Keeps what one round teaches the next: the replicas' latencies, and the budgets of extra calls.
 """
 
 import asyncio
@@ -16,7 +16,6 @@ from router.carrier import Carrier
 from router.config import RouterConfig
 from router.outcomes import Outcome, ShardOutcome
 from router.passages import Fetched, PassageJob
-from router.quantile import LatencyWindow
 from router.round import Round
 from router.shard_client import SearchSettings, ShardReply
 from router.shard_replica import ShardReplica
@@ -25,8 +24,6 @@ from shoal.rpc import metrics
 from shoal.rpc.deadline import Deadline
 from shoal.v1 import priority_pb2
 from shoal.vectors import Matrix
-
-_LATENCY_WINDOW_S = 10.0
 
 _RETRIES = metrics.RETRIES.labels("shard")
 
@@ -55,7 +52,6 @@ class FanOut:
         self._rng = rng
         self._config = config
         self._budgets = Budgets.of(config)
-        self._latencies: dict[tuple[str, int], LatencyWindow] = {}
 
     async def search(
         self,
@@ -90,12 +86,11 @@ class FanOut:
             )
 
         now_s = time.monotonic()
-        index = settings[0].index
         is_bulk = settings[0].priority == priority_pb2.PRIORITY_BULK
         plan = Plan(
             shards=dict(enumerate(shards)),
             until_s=now_s + _patience_s(deadline, share=0.1, at_most_s=0.05),
-            patience={} if is_bulk else self._patience(index, len(shards), now_s),
+            patience={} if is_bulk else _patience(shards, now_s),
             goal=Goal(
                 min_coverage=min_coverage,
                 n_live_by_shard=n_live_by_shard,
@@ -107,7 +102,7 @@ class FanOut:
         carrier = Carrier(round_, ask, on_extra=_count_extra)
         await carrier.run()
         if not is_bulk:
-            self._learn(index, carrier.latencies_s)
+            _learn(round_, carrier.latencies_s)
         outcomes = dict(round_.given_up)
         for shard, reply in carrier.replies.items():
             elapsed_ms = (reply.arrived_s - now_s) * 1_000
@@ -145,21 +140,18 @@ class FanOut:
         await carrier.run()
         return carrier.replies, round_.given_up
 
-    def _patience(self, index: str, n_shards: int, now_s: float) -> dict[int, Patience]:
-        latencies = self._latencies
-        return {
-            shard: patience(latencies[index, shard], now_s)
-            for shard in range(n_shards)
-            if (index, shard) in latencies
-        }
 
-    def _learn(self, index: str, latencies_s: Mapping[int, float]) -> None:
-        now_s = time.monotonic()
-        for shard, latency_s in latencies_s.items():
-            window = self._latencies.get((index, shard))
-            if window is None:
-                window = self._latencies[index, shard] = LatencyWindow(_LATENCY_WINDOW_S)
-            window.observe(latency_s, now_s)
+def _patience(shards: Shards, now_s: float) -> dict[int, Patience]:
+    return {
+        shard: patience([replica.latencies for replica in replicas], now_s)
+        for shard, replicas in enumerate(shards)
+    }
+
+
+def _learn(round_: Round[ShardReplica], latencies_s: Mapping[int, float]) -> None:
+    now_s = time.monotonic()
+    for shard, latency_s in latencies_s.items():
+        round_.answered[shard].replica.latencies.observe(latency_s, now_s)
 
 
 def _count_extra(kind: Kind) -> None:

@@ -1,8 +1,9 @@
 """Choose a replica. Pure: no sockets, no clocks.
 
 The least loaded of the healthy ones, and of those on trial that have nothing to do: a trial is one
-query at a time. Where there is none, one that is on trial; where there is none of these either, one
-that is doubted.
+query at a time. A fresh strike counts as a query more: a call that was overtaken and dropped may
+still be what the replica is busy with. Where there is none, one that is on trial; where there is
+none of these either, one that is doubted.
 """
 
 import random
@@ -35,18 +36,25 @@ ReplicaT = TypeVar("ReplicaT", bound=Loaded)
 
 
 def choose_replica(
-    replicas: Sequence[ReplicaT], tried: Sequence[ReplicaT] = (), *, rng: random.Random
+    replicas: Sequence[ReplicaT],
+    tried: Sequence[ReplicaT] = (),
+    *,
+    now_s: float,
+    rng: random.Random,
 ) -> ReplicaT | None:
     """The best replica that was not tried yet; ties by lot; None if none can be asked."""
     best, best_place, n_equal = None, _WORST, 0
     for replica in replicas:
-        state = replica.standing.state
+        standing = replica.standing
+        state = standing.state
         rank = _RANKS.get(state)
         if rank is None or (tried and any(replica is other for other in tried)):
             continue
         load = replica.load
         if load and state is State.TRIAL:
             rank = _BUSY_TRIAL
+        if standing.strikes:
+            load += standing.weight(now_s)
         place = (rank, load)
         if place < best_place:
             best, best_place, n_equal = replica, place, 1
@@ -58,14 +66,23 @@ def choose_replica(
 
 
 def spare_replica(
-    replicas: Sequence[ReplicaT], tried: Sequence[ReplicaT], *, at_most: int, rng: random.Random
+    replicas: Sequence[ReplicaT],
+    tried: Sequence[ReplicaT],
+    *,
+    at_most: int,
+    now_s: float,
+    rng: random.Random,
 ) -> ReplicaT | None:
     """A healthy replica that was not tried, with no more to do than `at_most`; None if none.
 
     For calls that need not be made: they go where they do no harm.
     """
-    healthy = [r for r in replicas if r.standing.state is State.HEALTHY and r.load <= at_most]
-    return choose_replica(healthy, tried, rng=rng) if healthy else None
+    healthy = [
+        r
+        for r in replicas
+        if r.standing.state is State.HEALTHY and r.load + r.standing.weight(now_s) <= at_most
+    ]
+    return choose_replica(healthy, tried, now_s=now_s, rng=rng) if healthy else None
 
 
 def has_better(replicas: Sequence[ReplicaT], replica: ReplicaT) -> bool:

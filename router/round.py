@@ -79,7 +79,7 @@ class Round(Generic[ReplicaT]):
         """The first calls."""
         self._budgets.offer(len(self._plan.shards), now_s)
         for shard, replicas in self._plan.shards.items():
-            replica = choose_replica(replicas, rng=self._rng)
+            replica = choose_replica(replicas, now_s=now_s, rng=self._rng)
             if replica is None:
                 self.given_up[shard] = NO_REPLICA
             else:
@@ -98,7 +98,7 @@ class Round(Generic[ReplicaT]):
         if self._is_late(attempt, now_s):
             self._strike(attempt)
         else:
-            self._actions.append(Judge(attempt.replica, well=True, spare=False))
+            self._actions.append(Judge(attempt.replica, attempt.since_s, well=True, spare=False))
         for other in attempts:
             if other is not attempt:
                 self._actions.append(Drop(other))
@@ -123,7 +123,7 @@ class Round(Generic[ReplicaT]):
             return self._taken()  # the other call may still answer
         outcome = failure.outcome
         if failure.may_retry:
-            sibling = choose_replica(self._plan.shards[shard], self._tried[shard], rng=self._rng)
+            sibling = self._sibling(shard, now_s)
             if sibling is not None:
                 if self._budgets.retries.take(now_s):
                     self._ask(shard, sibling, Kind.RETRY, now_s)
@@ -186,7 +186,7 @@ class Round(Generic[ReplicaT]):
             return
         attempt.struck = True
         spare = has_better(self._plan.shards[attempt.shard], attempt.replica)
-        self._actions.append(Judge(attempt.replica, well=False, spare=spare))
+        self._actions.append(Judge(attempt.replica, attempt.since_s, well=False, spare=spare))
 
     def _look_at(self, attempt: Attempt[ReplicaT], now_s: float) -> None:
         if not attempt.replica.standing.usable and self._move(attempt, now_s):
@@ -222,6 +222,7 @@ class Round(Generic[ReplicaT]):
             self._plan.shards[shard],
             self._tried[shard],
             at_most=attempt.replica.load // 2,  # under full load it would only add to it
+            now_s=now_s,
             rng=self._rng,
         )
         if sibling is not None and budget.take(now_s):
@@ -231,13 +232,17 @@ class Round(Generic[ReplicaT]):
         shard = attempt.shard
         if len(self._open[shard]) > 1:
             return False
-        sibling = choose_replica(self._plan.shards[shard], self._tried[shard], rng=self._rng)
+        sibling = self._sibling(shard, now_s)
         if sibling is None or not self._budgets.retries.take(now_s):
             return False
         self._open[shard].remove(attempt)
         self._actions.append(Drop(attempt))
         self._ask(shard, sibling, Kind.RETRY, now_s)
         return True
+
+    def _sibling(self, shard: int, now_s: float) -> ReplicaT | None:
+        replicas, tried = self._plan.shards[shard], self._tried[shard]
+        return choose_replica(replicas, tried, now_s=now_s, rng=self._rng)
 
     def _wait_less(self, now_s: float) -> None:
         goal = self._plan.goal

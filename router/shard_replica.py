@@ -11,8 +11,10 @@ from typing import TypeVar
 from router.cluster import Replica, Shared
 from router.lane import Lane
 from router.passages import Fetched, PassageJob
+from router.quantile import LatencyWindow
 from router.shard_client import InvalidReplyError, SearchSettings, ShardClient, ShardReply
 from router.topology import IndexVersion
+from router.waiting import LATENCY_WINDOW_S
 from shoal.errors import (
     InvalidArgumentError,
     ShoalError,
@@ -47,6 +49,8 @@ class ShardReplica(Replica[ShardDescription]):
             credentials=shared.config.peer_credentials,
         )
         super().__init__(self._shard_client, shared)
+        self.latencies = LatencyWindow(LATENCY_WINDOW_S)
+        """Of the interactive searches that it answered first."""
         batch_size = metrics.BATCH_SIZE.labels("router_shard")
         self.searches: Lane[tuple[SearchSettings, Matrix], ShardReply] = Lane(
             self._search,

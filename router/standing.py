@@ -5,11 +5,14 @@ CONNECTING ── check passes ──> HEALTHY ── 3 strikes ──> DOUBTED 
    TRIAL ── one good answer ──> HEALTHY;  TRIAL ── one strike ──> DOUBTED, for longer
 
 A strike is an answer that was late, overtaken by a hedge, or no answer (overloaded, not to be
-believed). One that is doubted is asked only where there is no other; one that is ejected never.
-A strike leaves nobody out whose siblings are no better: under overload all are late.
+believed). Calls that began before the last strike are part of it: one stall meets all that are
+under way, and says one thing, not three. One that is doubted is asked only where there is no
+other; one that is ejected never. A strike leaves nobody out whose siblings are no better: under
+overload all are late.
 """
 
 import enum
+import math
 from dataclasses import dataclass, replace
 
 
@@ -33,6 +36,8 @@ class Cause(enum.Enum):
 
 
 MAX_STRIKES = 3
+_FRESH_S = 0.1
+"""How long a strike counts as load."""
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 2.0
 
@@ -42,7 +47,8 @@ class Standing:
     """One replica's; replaced as a whole.
 
     `n_relapses` counts the trials lost and strikes out since it last passed one; the pause before
-    the next trial doubles with it. `not_before_s` is when that pause is over.
+    the next trial doubles with it. `not_before_s` is when that pause is over, `struck_s` when the
+    last strike came.
     """
 
     state: State = State.CONNECTING
@@ -50,11 +56,16 @@ class Standing:
     strikes: int = 0
     n_relapses: int = 0
     not_before_s: float = 0.0
+    struck_s: float = -math.inf
 
     @property
     def usable(self) -> bool:
         """Whether it may be asked, if only for want of another."""
         return self.state in _USABLE
+
+    def weight(self, now_s: float) -> int:
+        """How many queries its strikes count as where load is compared."""
+        return self.strikes if now_s - self.struck_s < _FRESH_S else 0
 
     def after_check(self, now_s: float) -> "Standing":
         """A check found it there, and fit."""
@@ -67,17 +78,17 @@ class Standing:
     def after_good_answer(self) -> "Standing":
         """It answered a call, well and in time."""
         if self.state is State.TRIAL:
-            return Standing(state=State.HEALTHY)
+            return Standing(state=State.HEALTHY, struck_s=self.struck_s)
         return replace(self, strikes=0) if self.strikes else self
 
-    def after_strike(self, now_s: float, *, spare: bool) -> "Standing":
-        """It was late or its answer was none; `spare`: a sibling does better."""
+    def after_strike(self, now_s: float, *, since_s: float, spare: bool) -> "Standing":
+        """A call since then was late, or its answer was none; `spare`: a sibling does better."""
         on_trial = self.state is State.TRIAL
-        if self.state is not State.HEALTHY and not on_trial:
+        if (self.state is not State.HEALTHY and not on_trial) or since_s <= self.struck_s:
             return self
         strikes = self.strikes + 1
         if not spare or (strikes < MAX_STRIKES and not on_trial):
-            return replace(self, strikes=min(strikes, MAX_STRIKES))
+            return replace(self, strikes=min(strikes, MAX_STRIKES), struck_s=now_s)
         return self._out(State.DOUBTED, "late, or no good answer, again and again", now_s)
 
     def ejected(self, detail: str, now_s: float) -> "Standing":
@@ -97,6 +108,7 @@ class Standing:
             strikes=0,
             n_relapses=min(self.n_relapses + 1, 8),
             not_before_s=now_s + pause_s,
+            struck_s=now_s,
         )
 
 

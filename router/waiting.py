@@ -1,12 +1,14 @@
 """How long to wait for a shard. Pure: times are arguments."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from router.quantile import LatencyWindow
 
-_AT_LEAST = 32
-"""Answers of a shard from which its p95 means something."""
+LATENCY_WINDOW_S = 10.0
+_AT_LEAST = 20
+"""Answers of a replica from which its p95 means something."""
 _LEAST_HEDGE_S = 0.002
 _LATE_FACTOR = 4.0
 _LATE_FLOOR_S = 0.1
@@ -30,14 +32,18 @@ class Patience:
 UNKNOWN = Patience()
 
 
-def patience(window: LatencyWindow, now_s: float) -> Patience:
-    """What a shard's latest answers teach: hedge after their p95, late is 4 times that.
+def patience(replicas: Iterable[LatencyWindow], now_s: float) -> Patience:
+    """What its replicas' latest answers teach of a shard: hedge after the least p95, late is 4
+    times that. The least, because a replica that is slow from the first call on must not be its
+    own measure; a shard that is slow in all its replicas is.
 
     (Dean and Barroso, "The Tail at Scale", 2013, defer the second request to the 95th percentile,
     which bounds the extra load to some 5 %.)
     """
-    p95_s = window.p95(now_s, at_least=_AT_LEAST)
-    if p95_s is None:
+    p95_s = math.inf
+    for window in replicas:
+        p95_s = min(p95_s, window.p95(now_s, at_least=_AT_LEAST) or math.inf)
+    if p95_s == math.inf:
         return UNKNOWN
     late_after_s = max(_LATE_FLOOR_S, _LATE_FACTOR * p95_s)
     return Patience(

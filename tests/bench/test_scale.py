@@ -32,6 +32,23 @@ def test_hedging_off_makes_no_hedges():
     assert simulate(cell(hedging=False)).extra_calls < simulate(cell()).extra_calls
 
 
+def test_hedging_costs_nothing_where_replicas_are_busy():
+    """A stall of 30 ms must not leave out a sound replica: its sibling would have all the load."""
+    busy = {"n_shards": 16, "load": 0.3, "n_queries": 400}
+    hedged, alone = simulate(cell(**busy)), simulate(cell(**busy, hedging=False))
+    assert hedged.p99_s < 1.1 * alone.p99_s
+    assert hedged.p50_s < 1.1 * alone.p50_s
+    assert hedged.extra_calls < 0.06
+
+
+def test_a_replica_slow_from_its_first_call_is_found():
+    """Or an answer of 32 shards would wait for its 30 ms whenever it is asked."""
+    slow = {"n_shards": 32, "slow": "replicas", "n_queries": 300}
+    hedged, alone = simulate(cell(**slow)), simulate(cell(**slow, hedging=False))
+    assert hedged.p99_s < 0.6 * alone.p99_s
+    assert hedged.extra_calls < 0.06
+
+
 def test_only_the_block_of_the_page_is_replaced():
     """The words around it are people's."""
     page = with_block(f"before\n{BEGIN}\nold\n{END}\nafter\n", "new")

@@ -18,27 +18,28 @@ class Replica:
     load: int
     state: State = State.HEALTHY
     strikes: int = 0
+    struck_s: float = 0.0
 
     @property
     def standing(self) -> Standing:
-        return Standing(state=self.state, strikes=self.strikes)
+        return Standing(state=self.state, strikes=self.strikes, struck_s=self.struck_s)
 
 
 def test_the_least_loaded_usable_replica_is_chosen():
     """Neither one that is down nor one that was tried, whatever their load."""
     down, tried, busy, idle = Replica(0, State.EJECTED), Replica(0), Replica(9), Replica(2)
     chance = random.Random(1)
-    assert choose_replica([down, tried, busy, idle], [tried], rng=chance) is idle
-    assert choose_replica([down], rng=chance) is None
-    assert choose_replica([], rng=chance) is None
-    assert choose_replica([tried], [tried], rng=chance) is None
+    assert choose_replica([down, tried, busy, idle], [tried], now_s=1.0, rng=chance) is idle
+    assert choose_replica([down], now_s=1.0, rng=chance) is None
+    assert choose_replica([], now_s=1.0, rng=chance) is None
+    assert choose_replica([tried], [tried], now_s=1.0, rng=chance) is None
 
 
 def test_ties_are_broken_by_lot():
     """Replicas of equal load share the work."""
     replicas = [Replica(1) for _ in range(3)]
     chance = random.Random(1)
-    chosen = [choose_replica(replicas, rng=chance) for _ in range(300)]
+    chosen = [choose_replica(replicas, now_s=1.0, rng=chance) for _ in range(300)]
     assert all(60 < chosen.count(replica) < 140 for replica in replicas)
 
 
@@ -47,18 +48,31 @@ def test_a_trial_is_one_query_at_a_time():
     chance = random.Random(1)
     healthy, idle, busy = Replica(5), Replica(0, State.TRIAL), Replica(1, State.TRIAL)
     doubted = Replica(0, State.DOUBTED)
-    assert choose_replica([healthy, idle], rng=chance) is idle
-    assert choose_replica([healthy, busy, doubted], rng=chance) is healthy
-    assert choose_replica([busy, doubted], rng=chance) is busy
-    assert choose_replica([doubted, Replica(0, State.EJECTED)], rng=chance) is doubted
+    assert choose_replica([healthy, idle], now_s=1.0, rng=chance) is idle
+    assert choose_replica([healthy, busy, doubted], now_s=1.0, rng=chance) is healthy
+    assert choose_replica([busy, doubted], now_s=1.0, rng=chance) is busy
+    assert choose_replica([doubted, Replica(0, State.EJECTED)], now_s=1.0, rng=chance) is doubted
 
 
 def test_calls_that_need_not_be_made_go_where_they_do_no_harm():
     """A hedge takes a healthy, untried replica that has no more to do than the slow one."""
     chance = random.Random(1)
     slow, busy, trial, idle = Replica(3), Replica(4), Replica(0, State.TRIAL), Replica(2)
-    assert spare_replica([slow, busy, trial, idle], [slow], at_most=3, rng=chance) is idle
-    assert spare_replica([slow, busy, trial], [slow], at_most=3, rng=chance) is None
+    assert (
+        spare_replica([slow, busy, trial, idle], [slow], at_most=3, now_s=1.0, rng=chance) is idle
+    )
+    assert spare_replica([slow, busy, trial], [slow], at_most=3, now_s=1.0, rng=chance) is None
+
+
+def test_a_fresh_strike_counts_as_a_query_more():
+    """What was overtaken and dropped may still keep the replica busy; for a tenth of a second."""
+    chance = random.Random(1)
+    struck, busy, busier = Replica(0, strikes=2, struck_s=0.99), Replica(1), Replica(3)
+    assert choose_replica([struck, busy], now_s=1.0, rng=chance) is busy
+    assert choose_replica([struck, busier], now_s=1.0, rng=chance) is struck
+    assert choose_replica([struck, busy], now_s=1.1, rng=chance) is struck
+    assert spare_replica([struck, busier], [], at_most=1, now_s=1.0, rng=chance) is None
+    assert spare_replica([struck, busier], [], at_most=1, now_s=1.1, rng=chance) is struck
 
 
 def test_only_a_sibling_without_strikes_is_better():

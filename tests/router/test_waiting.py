@@ -52,15 +52,27 @@ def test_a_coverage_that_is_told_is_a_coverage_that_is_reached(n_live, data):
 def test_hedging_waits_for_the_p95_and_lateness_for_four_of_them():
     """Nothing is known at first: then no hedge."""
     window = LatencyWindow(10.0)
-    assert patience(window, 0.0) is UNKNOWN
+    assert patience([window], 0.0) is UNKNOWN
     assert UNKNOWN.hedge_after_s == UNKNOWN.late_after_s == math.inf
     for _ in range(100):
         window.observe(0.05, 0.0)
-    known = patience(window, 5.0)
+    known = patience([window], 5.0)
     assert 0.05 <= known.hedge_after_s <= 0.055
     assert known.late_after_s == 4 * known.hedge_after_s
     quick = LatencyWindow(10.0)
     for _ in range(100):
         quick.observe(0.0001, 0.0)
-    known = patience(quick, 5.0)
+    known = patience([quick], 5.0)
     assert (known.hedge_after_s, known.late_after_s) == (0.002, 0.1)
+
+
+def test_a_slow_replica_is_not_its_own_measure():
+    """Slow from its first call on, it is hedged after its sibling's p95, unless that is as slow."""
+    slow, fine, new = LatencyWindow(10.0), LatencyWindow(10.0), LatencyWindow(10.0)
+    for _ in range(20):
+        slow.observe(0.03, 0.0)
+        fine.observe(0.003, 0.0)
+    assert patience([slow, fine], 1.0) == patience([fine, fine], 1.0) == patience([fine], 1.0)
+    assert patience([slow, new], 1.0) == patience([slow, slow], 1.0) == patience([slow], 1.0)
+    assert patience([new, new], 1.0) is patience([], 1.0) is UNKNOWN
+    assert patience([slow, fine], 1.0).hedge_after_s < 0.004

@@ -21,7 +21,6 @@ from router import shard_replica
 from router.admission import Admission
 from router.calls import Budgets
 from router.config import RouterConfig
-from router.quantile import LatencyWindow
 from router.registry import Registry
 from router.reload import Reloader
 from router.search import Searcher
@@ -173,10 +172,10 @@ class _World:
         self._played.served_versions = (served, self._file.version)
 
     def _warm(self) -> None:
-        for shard in range(self._schedule.corpus.n_shards):
-            window = self._fanout._latencies["books", shard] = LatencyWindow(10.0)
-            for number in range(40):
-                window.observe(0.003 + 0.0001 * number, self._loop.time())
+        for replicas in self._registry.served.indexes["books"].shards:
+            for replica in replicas:
+                for number in range(40):
+                    replica.latencies.observe(0.003 + 0.0001 * number, self._loop.time())
 
     async def _ask(self, question: Question) -> None:
         await asyncio.sleep(question.at_s)
