@@ -8,7 +8,7 @@ from router.quantile import LatencyWindow
 
 LATENCY_WINDOW_S = 10.0
 _AT_LEAST = 20
-"""Answers of a replica from which its p95 means something."""
+"""Answers of a replica from which its p95 means something: of fewer it is the longest."""
 _LEAST_HEDGE_S = 0.002
 _LATE_FACTOR = 4.0
 _LATE_FLOOR_S = 0.1
