@@ -9,6 +9,17 @@ from transformers import BertConfig, BertModel
 from encoder_service.training.pairs import PassageText, TrainingPair, make_pair
 
 N_TOPICS = 8
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """A model this small is faster on one core than two cores are at sharing it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 _LETTERS = "abcdefghij"
 
 

@@ -75,7 +75,7 @@ def test_from_random_weights_it_learns_to_read(bert_like, language, tmp_path):
     assert outcome.history.validations[0]["Success@1"] < 0.2
     assert outcome.history.best["Success@1"] > 0.5
 
-    encoder = load_encoder(outcome.model)
+    encoder = load_encoder(outcome.model, device="cpu", backend="torch")
     questions = encoder.encode([pair.question for pair in validation], Role.QUERY)
     passages = encoder.encode(
         [pair.positive.text for pair in validation], Role.PASSAGE,
@@ -116,7 +116,7 @@ def test_two_towers_are_trained_apart(bert_like, language, tmp_path):
     outcome = train(plan, ignore, ignore)
     assert outcome.history.best["step"] > 0
     assert outcome.model == f"{tmp_path / 'out' / 'question'},{tmp_path / 'out' / 'passage'}"
-    encoder = load_encoder(outcome.model)
+    encoder = load_encoder(outcome.model, device="cpu", backend="torch")
     question, passage = (encoder.encode(["a b c"], role)[0] for role in (Role.QUERY, Role.PASSAGE))
     assert not np.allclose(question, passage)
     card = (tmp_path / "out" / "question" / "README.md").read_text()
