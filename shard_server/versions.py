@@ -165,7 +165,8 @@ class Versions:
     def _loaded(self, task: "asyncio.Task[ShardIndex]") -> None:
         self._loading = None
         if not task.cancelled() and (failure := task.exception()) is not None:
-            logger.warning("no version was loaded: %s", failure)  # its caller may have left
+            # its caller may have left; as text, or who keeps the record keeps every frame of it
+            logger.warning("no version was loaded: %s", str(failure))
 
     async def _end_loading(self) -> None:
         if (loading := self._loading) is not None:

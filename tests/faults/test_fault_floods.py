@@ -146,7 +146,7 @@ async def test_overload_keeps_the_goodput(mini: Mini, oracle, record):
     for row in matrix:
         heavy.queries.add().vector.CopyFrom(vectors.to_proto(row[None]))
     async with asking(router, [heavy.SerializeToString()]) as ask:
-        peak = await goodput(ask, clients=6, total_s=6.0)
+        peak = await sustained(ask)
         calls = await flood(ask, rate=3 * peak, total_s=FLOOD_S)
     window_s = FLOOD_S - 2.0  # from the second second on: the queues have filled
     good = [s for s in calls if s[2] == OK and 2.0 <= s[1] < 2.0 + window_s]
@@ -156,6 +156,17 @@ async def test_overload_keeps_the_goodput(mini: Mini, oracle, record):
     record.at_least("goodput over the peak", 0.9, len(good) / window_s / peak)
     if refused:
         record.time("p90 of refusals", 0.1, float(np.quantile(refused, 0.9)))
+
+
+async def sustained(ask) -> float:
+    """The most answers a second that more and more clients get: few alone don't load a cluster."""
+    best = 0.0
+    for clients in (4, 8, 16, 32, 64):
+        found = await goodput(ask, clients=clients, total_s=4.0)
+        if found < 1.05 * best:
+            break
+        best = max(best, found)
+    return best
 
 
 async def goodput(ask, *, clients: int, total_s: float) -> float:
