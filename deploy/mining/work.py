@@ -6,6 +6,7 @@ questions' order; a line counts once its end is written. A kill can only tear th
 
 import fcntl
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -58,6 +59,8 @@ class WorkFile:
                 for number, line in enumerate(lines):
                     file.write(("[\n" if number == 0 else ",\n") + line)
                 file.write("\n]\n")
+                file.flush()
+                os.fsync(file.fileno())  # the work file goes next: nothing else has it then
             partial.replace(self._out)
             fsync_dir(self._out.parent)
             self._path.unlink()
