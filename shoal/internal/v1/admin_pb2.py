@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshoal/internal/v1/admin.proto\x12\x11shoal.internal.v1\"\x14\n\x12GetTopologyRequest\"\x8e\x01\n\x13GetTopologyResponse\x12\x31\n\x07indexes\x18\x01 \x03(\x0b\x32 .shoal.internal.v1.IndexTopology\x12\x33\n\x08\x65ncoders\x18\x02 \x03(\x0b\x32!.shoal.internal.v1.EncoderReplica\x12\x0f\n\x07release\x18\x03 \x01(\t\"a\n\rIndexTopology\x12\r\n\x05index\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x30\n\x06shards\x18\x03 \x03(\x0b\x32 .shoal.internal.v1.ShardTopology\"a\n\rShardTopology\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0e\n\x06n_live\x18\x02 \x01(\x04\x12\x31\n\x08replicas\x18\x03 \x03(\x0b\x32\x1f.shoal.internal.v1.ShardReplica\"\x94\x01\n\x0cShardReplica\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.shoal.internal.v1.ReplicaState\x12\x10\n\x08versions\x18\x03 \x03(\x04\x12\x11\n\tin_flight\x18\x04 \x01(\r\x12\x0e\n\x06queued\x18\x05 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\"\x8e\x01\n\x0e\x45ncoderReplica\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.shoal.internal.v1.ReplicaState\x12\x1c\n\x14question_fingerprint\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\"4\n\x12ReloadIndexRequest\x12\r\n\x05index\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"&\n\x13ReloadIndexResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\"\xb0\x01\n\x0f\x41nnounceRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x15\n\x08lease_ms\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12-\n\x05shard\x18\x03 \x01(\x0b\x32\x1c.shoal.internal.v1.ShardRoleH\x00\x12\x31\n\x07\x65ncoder\x18\x04 \x01(\x0b\x32\x1e.shoal.internal.v1.EncoderRoleH\x00\x42\x06\n\x04roleB\x0b\n\t_lease_ms\")\n\tShardRole\x12\r\n\x05index\x18\x01 \x01(\t\x12\r\n\x05shard\x18\x02 \x01(\r\"+\n\x0b\x45ncoderRole\x12\x1c\n\x14question_fingerprint\x18\x01 \x01(\t\"$\n\x10\x41nnounceResponse\x12\x10\n\x08renew_ms\x18\x01 \x01(\x03*\x81\x01\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18REPLICA_STATE_CONNECTING\x10\x01\x12\x19\n\x15REPLICA_STATE_HEALTHY\x10\x02\x12\x19\n\x15REPLICA_STATE_EJECTED\x10\x03\x32\x9f\x02\n\x0c\x41\x64minService\x12\\\n\x0bGetTopology\x12%.shoal.internal.v1.GetTopologyRequest\x1a&.shoal.internal.v1.GetTopologyResponse\x12\\\n\x0bReloadIndex\x12%.shoal.internal.v1.ReloadIndexRequest\x1a&.shoal.internal.v1.ReloadIndexResponse\x12S\n\x08\x41nnounce\x12\".shoal.internal.v1.AnnounceRequest\x1a#.shoal.internal.v1.AnnounceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dshoal/internal/v1/admin.proto\x12\x11shoal.internal.v1\"\x14\n\x12GetTopologyRequest\"\x8e\x01\n\x13GetTopologyResponse\x12\x31\n\x07indexes\x18\x01 \x03(\x0b\x32 .shoal.internal.v1.IndexTopology\x12\x33\n\x08\x65ncoders\x18\x02 \x03(\x0b\x32!.shoal.internal.v1.EncoderReplica\x12\x0f\n\x07release\x18\x03 \x01(\t\"a\n\rIndexTopology\x12\r\n\x05index\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x30\n\x06shards\x18\x03 \x03(\x0b\x32 .shoal.internal.v1.ShardTopology\"a\n\rShardTopology\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0e\n\x06n_live\x18\x02 \x01(\x04\x12\x31\n\x08replicas\x18\x03 \x03(\x0b\x32\x1f.shoal.internal.v1.ShardReplica\"\x94\x01\n\x0cShardReplica\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.shoal.internal.v1.ReplicaState\x12\x10\n\x08versions\x18\x03 \x03(\x04\x12\x11\n\tin_flight\x18\x04 \x01(\r\x12\x0e\n\x06queued\x18\x05 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\"\x8e\x01\n\x0e\x45ncoderReplica\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0e\x32\x1f.shoal.internal.v1.ReplicaState\x12\x1c\n\x14question_fingerprint\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\"4\n\x12ReloadIndexRequest\x12\r\n\x05index\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"&\n\x13ReloadIndexResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\"\xc1\x01\n\x0f\x41nnounceRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x15\n\x08lease_ms\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12-\n\x05shard\x18\x03 \x01(\x0b\x32\x1c.shoal.internal.v1.ShardRoleH\x00\x12\x31\n\x07\x65ncoder\x18\x04 \x01(\x0b\x32\x1e.shoal.internal.v1.EncoderRoleH\x00\x12\x0f\n\x07leaving\x18\x05 \x01(\x08\x42\x06\n\x04roleB\x0b\n\t_lease_ms\"L\n\tShardRole\x12\r\n\x05index\x18\x01 \x01(\t\x12\r\n\x05shard\x18\x02 \x01(\r\x12\x10\n\x08n_shards\x18\x03 \x01(\r\x12\x0f\n\x07version\x18\x04 \x01(\x04\"+\n\x0b\x45ncoderRole\x12\x1c\n\x14question_fingerprint\x18\x01 \x01(\t\"$\n\x10\x41nnounceResponse\x12\x10\n\x08renew_ms\x18\x01 \x01(\x03*\x81\x01\n\x0cReplicaState\x12\x1d\n\x19REPLICA_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18REPLICA_STATE_CONNECTING\x10\x01\x12\x19\n\x15REPLICA_STATE_HEALTHY\x10\x02\x12\x19\n\x15REPLICA_STATE_EJECTED\x10\x03\x32\x9f\x02\n\x0c\x41\x64minService\x12\\\n\x0bGetTopology\x12%.shoal.internal.v1.GetTopologyRequest\x1a&.shoal.internal.v1.GetTopologyResponse\x12\\\n\x0bReloadIndex\x12%.shoal.internal.v1.ReloadIndexRequest\x1a&.shoal.internal.v1.ReloadIndexResponse\x12S\n\x08\x41nnounce\x12\".shoal.internal.v1.AnnounceRequest\x1a#.shoal.internal.v1.AnnounceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shoal.internal.v1.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REPLICASTATE']._serialized_start=1113
-  _globals['_REPLICASTATE']._serialized_end=1242
+  _globals['_REPLICASTATE']._serialized_start=1165
+  _globals['_REPLICASTATE']._serialized_end=1294
   _globals['_GETTOPOLOGYREQUEST']._serialized_start=52
   _globals['_GETTOPOLOGYREQUEST']._serialized_end=72
   _globals['_GETTOPOLOGYRESPONSE']._serialized_start=75
@@ -50,13 +50,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELOADINDEXRESPONSE']._serialized_start=767
   _globals['_RELOADINDEXRESPONSE']._serialized_end=805
   _globals['_ANNOUNCEREQUEST']._serialized_start=808
-  _globals['_ANNOUNCEREQUEST']._serialized_end=984
-  _globals['_SHARDROLE']._serialized_start=986
-  _globals['_SHARDROLE']._serialized_end=1027
-  _globals['_ENCODERROLE']._serialized_start=1029
-  _globals['_ENCODERROLE']._serialized_end=1072
-  _globals['_ANNOUNCERESPONSE']._serialized_start=1074
-  _globals['_ANNOUNCERESPONSE']._serialized_end=1110
-  _globals['_ADMINSERVICE']._serialized_start=1245
-  _globals['_ADMINSERVICE']._serialized_end=1532
+  _globals['_ANNOUNCEREQUEST']._serialized_end=1001
+  _globals['_SHARDROLE']._serialized_start=1003
+  _globals['_SHARDROLE']._serialized_end=1079
+  _globals['_ENCODERROLE']._serialized_start=1081
+  _globals['_ENCODERROLE']._serialized_end=1124
+  _globals['_ANNOUNCERESPONSE']._serialized_start=1126
+  _globals['_ANNOUNCERESPONSE']._serialized_end=1162
+  _globals['_ADMINSERVICE']._serialized_start=1297
+  _globals['_ADMINSERVICE']._serialized_end=1584
 # @@protoc_insertion_point(module_scope)

@@ -302,10 +302,13 @@ class AnnounceRequest(_message.Message):
     LEASE_MS_FIELD_NUMBER: _builtins.int
     SHARD_FIELD_NUMBER: _builtins.int
     ENCODER_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     """host:port."""
     lease_ms: _builtins.int
     """How long this stands, in milliseconds, 100 to 60,000. Default 3,000."""
+    leaving: _builtins.bool
+    """It is about to stop: no new call is to reach it, and its lease ends now."""
     @_builtins.property
     def shard(self) -> Global___ShardRole:
         """A shard server."""
@@ -321,10 +324,11 @@ class AnnounceRequest(_message.Message):
         lease_ms: _builtins.int | None = ...,
         shard: Global___ShardRole | None = ...,
         encoder: Global___EncoderRole | None = ...,
+        leaving: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_lease_ms", b"_lease_ms", "encoder", b"encoder", "lease_ms", b"lease_ms", "role", b"role", "shard", b"shard"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lease_ms", b"_lease_ms", "address", b"address", "encoder", b"encoder", "lease_ms", b"lease_ms", "role", b"role", "shard", b"shard"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lease_ms", b"_lease_ms", "address", b"address", "encoder", b"encoder", "lease_ms", b"lease_ms", "leaving", b"leaving", "role", b"role", "shard", b"shard"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__lease_ms: _TypeAlias = _typing.Literal["lease_ms"]  # noqa: Y015
     _WhichOneofArgType__lease_ms: _TypeAlias = _typing.Literal["_lease_ms", b"_lease_ms"]  # noqa: Y015
@@ -345,19 +349,27 @@ class ShardRole(_message.Message):
 
     INDEX_FIELD_NUMBER: _builtins.int
     SHARD_FIELD_NUMBER: _builtins.int
+    N_SHARDS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     index: _builtins.str
     """The index's name."""
     shard: _builtins.int
     """The shard's number, from 0."""
+    n_shards: _builtins.int
+    """How many shards the index has."""
+    version: _builtins.int
+    """The version that the cluster is pinned to, from 1: what a router that starts now searches."""
     def __init__(
         self,
         *,
         index: _builtins.str = ...,
         shard: _builtins.int = ...,
+        n_shards: _builtins.int = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "shard", b"shard"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "n_shards", b"n_shards", "shard", b"shard", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

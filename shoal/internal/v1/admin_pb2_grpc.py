@@ -74,8 +74,9 @@ class AdminServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Announce(self, request, context):
-        """A replica says that it serves; it is forgotten when it stops saying so.
-        Errors: UNIMPLEMENTED (this release takes its replicas from the topology file alone).
+        """A replica says that it serves, and says so again before its lease ends, or is forgotten.
+        Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (this router takes its replicas from a file or from
+        DNS; or the index has another number of shards here).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

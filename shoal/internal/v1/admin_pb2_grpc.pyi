@@ -42,8 +42,9 @@ class AdminServiceStub:
     shard of it has been reached).
     """
     Announce: _grpc.UnaryUnaryMultiCallable[_admin_pb2.AnnounceRequest, _admin_pb2.AnnounceResponse]
-    """A replica says that it serves; it is forgotten when it stops saying so.
-    Errors: UNIMPLEMENTED (this release takes its replicas from the topology file alone).
+    """A replica says that it serves, and says so again before its lease ends, or is forgotten.
+    Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (this router takes its replicas from a file or from
+    DNS; or the index has another number of shards here).
     """
 
 @_typing.type_check_only
@@ -60,8 +61,9 @@ class AdminServiceAsyncStub(AdminServiceStub):
     shard of it has been reached).
     """
     Announce: _aio.UnaryUnaryMultiCallable[_admin_pb2.AnnounceRequest, _admin_pb2.AnnounceResponse]  # type: ignore[assignment]
-    """A replica says that it serves; it is forgotten when it stops saying so.
-    Errors: UNIMPLEMENTED (this release takes its replicas from the topology file alone).
+    """A replica says that it serves, and says so again before its lease ends, or is forgotten.
+    Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (this router takes its replicas from a file or from
+    DNS; or the index has another number of shards here).
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -93,8 +95,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.AnnounceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.AnnounceResponse, _abc.Awaitable[_admin_pb2.AnnounceResponse]]:
-        """A replica says that it serves; it is forgotten when it stops saying so.
-        Errors: UNIMPLEMENTED (this release takes its replicas from the topology file alone).
+        """A replica says that it serves, and says so again before its lease ends, or is forgotten.
+        Errors: INVALID_ARGUMENT, FAILED_PRECONDITION (this router takes its replicas from a file or from
+        DNS; or the index has another number of shards here).
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
