@@ -55,7 +55,9 @@ def next_batch(waiting: Collection[Job], max_cost: int) -> list[Job]:
     lead = next((job for job in waiting if not job.is_bulk), None) or next(iter(waiting))
     batch, cost = [lead], lead.cost
     for job in waiting:
-        if job is lead or job.key != lead.key or job.is_bulk != lead.is_bulk:
+        # most keys are one object: comparing them field by field is left to those that are not
+        alike = job.key is lead.key or job.key == lead.key
+        if job is lead or not alike or job.is_bulk != lead.is_bulk:
             continue
         if cost + job.cost > max_cost:
             break

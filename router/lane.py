@@ -111,7 +111,8 @@ class Lane(Generic[Payload, Reply]):
         Cancelling the future takes the job out of the queue or off its call.
         """
         loop = asyncio.get_running_loop()
-        rider = Rider[Payload, Reply](
+        # Rider[Payload, Reply](...) would go through typing, which takes as long as all the rest
+        rider: Rider[Payload, Reply] = Rider(
             payload=payload,
             key=key,
             cost=cost,
