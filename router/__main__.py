@@ -8,6 +8,7 @@ import random
 from router.admin import AdminServicer
 from router.admission import Admission
 from router.config import RouterConfig
+from router.dns_source import DnsSource
 from router.file_source import FileSource
 from router.lease_source import LeaseSource
 from router.registry import Registry
@@ -46,7 +47,7 @@ async def main(config: RouterConfig) -> None:
         await serve(config, services, start=registry.ready)
 
 
-def _source(config: RouterConfig) -> FileSource | LeaseSource:
+def _source(config: RouterConfig) -> DnsSource | LeaseSource:
     """Raises ConfigError: a file that is missing, or one that nobody would read."""
     if config.topology_source == "leases":
         if config.topology is not None:
@@ -57,7 +58,8 @@ def _source(config: RouterConfig) -> FileSource | LeaseSource:
             "topology is missing: give --topology FILE, or --topology-source leases where the "
             "replicas announce themselves"
         )
-    return FileSource(TopologyFile(config.topology))
+    file = FileSource(TopologyFile(config.topology))
+    return DnsSource(file, every_s=config.resolve_s)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,12 @@ class RouterConfig(ProcessConfig):
         description="JSON file that says who serves what, for --topology-source file; watched for "
         "changes",
     )
+    resolve_s: float = Field(
+        5.0,
+        gt=0,
+        description="seconds between look-ups of names in the topology file: dns:HOST:PORT stands "
+        "for every address that HOST has",
+    )
     max_queries: int = Field(
         16_384, ge=1, description="queries under way at once; more are refused as overload"
     )

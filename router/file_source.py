@@ -26,10 +26,13 @@ class FileSource:
 
     async def changed(self) -> None:
         """Returns when it is another file than the one read last. Raises OSError."""
-        while True:
-            await asyncio.sleep(_WATCH_S)
-            if await asyncio.to_thread(self._file.changed):
-                return
+        while not await self.look():
+            pass
+
+    async def look(self) -> bool:
+        """Whether it is, a quarter of a second from now. Raises OSError."""
+        await asyncio.sleep(_WATCH_S)
+        return await asyncio.to_thread(self._file.changed)
 
     async def record(self, index: str, old: int, new: int) -> None:
         """Writes the version into the file; so whoever starts the shards learns it too.

@@ -209,6 +209,7 @@ class Registry:
                 self._start_retiring(self._encoder_replicas.pop(address))
 
     def _start_retiring(self, replica: ShardReplica | EncoderReplica) -> None:
+        replica.leave()
         self.start(_retire(replica))
 
 

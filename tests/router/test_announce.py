@@ -6,7 +6,7 @@ import time
 import grpc
 import pytest
 from fakes.asking import refusal, request
-from fakes.cluster import Cluster, eventually, running
+from fakes.cluster import Cluster, eventually, running, text_request
 
 from router.announcements import checked_address
 from router.lease_source import LeaseSource
@@ -92,6 +92,23 @@ async def test_a_goodbye_is_heeded_before_it_is_answered(tmp_path):
         n_searches = leaving.script.n_searches
         for _ in range(20):
             assert (await cluster.search(request())).coverage == 1.0
+        assert leaving.script.n_searches == n_searches
+
+
+async def test_a_search_that_waits_for_its_vector_asks_nobody_who_has_left(tmp_path):
+    """It took the topology before the goodbye, and asks a shard after it."""
+    async with running(tmp_path, n_shards=1, n_replicas=2, leases=leases()) as cluster:
+        await announce(cluster)
+        await cluster.registry.ready()
+        await cluster.search(text_request("a"))
+        cluster.encoders[0].gate.clear()
+        waiting = [asyncio.ensure_future(cluster.search(text_request("b"))) for _ in range(8)]
+        await eventually(lambda: cluster.admission.n_queries == 8)
+        leaving = cluster.shards[0][0]
+        await announce(cluster, pb.AnnounceRequest(address=leaving.address, leaving=True))
+        n_searches = leaving.script.n_searches
+        cluster.encoders[0].gate.set()
+        assert all(answer.coverage == 1.0 for answer in await asyncio.gather(*waiting))
         assert leaving.script.n_searches == n_searches
 
 
