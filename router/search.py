@@ -70,8 +70,9 @@ class Searcher:
 
         Raises:
             OverloadedError: shards are full, and without them it is too little.
-            InsufficientCoverageError: fewer passages were searched than the query allows.
-            DeadlineExceededError: there is no time, or no shard answered in time.
+            InsufficientCoverageError: fewer passages were searched than the query allows, and not
+                for want of time alone.
+            DeadlineExceededError: there is no time, or shards that were too late are all it lacks.
             ShoalError: the encoder's failures, as `encode`.
         """
         begun_s = time.monotonic()
@@ -259,12 +260,14 @@ def _refuse_too_little(query: SearchQuery, replies: Replies) -> None:
             for shard, outcome in sorted(replies.outcomes.items())
             if outcome.outcome is not Outcome.OK
         }
-        if len(missing) == len(replies.outcomes) and _all_are(missing, Outcome.LATE):
-            raise DeadlineExceededError("no shard answered by the deadline")
         why = ", ".join(
             f"shard {shard} {outcome.outcome.name} ({outcome.detail})"
             for shard, outcome in missing.items()
         )
+        if _all_are(missing, Outcome.LATE):  # only the time was too little
+            if len(missing) == len(replies.outcomes):
+                raise DeadlineExceededError("no shard answered by the deadline")
+            raise DeadlineExceededError(_told(query, coverage, why))
         refusal = _too_little(query, coverage, why)
         # others were given up because of the full ones: nothing is known to be wrong with them
         full = {s: o for s, o in missing.items() if not o.is_collateral}
@@ -279,6 +282,8 @@ def _all_are(outcomes: Mapping[int, ShardOutcome], outcome: Outcome) -> bool:
 
 
 def _too_little(query: SearchQuery, coverage: float, why: str) -> InsufficientCoverageError:
-    return InsufficientCoverageError(
-        f"coverage is {coverage:.4g}, below min_coverage {query.min_coverage:.4g}; {why}"
-    )
+    return InsufficientCoverageError(_told(query, coverage, why))
+
+
+def _told(query: SearchQuery, coverage: float, why: str) -> str:
+    return f"coverage is {coverage:.4g}, below min_coverage {query.min_coverage:.4g}; {why}"
