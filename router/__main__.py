@@ -1,14 +1,22 @@
-"""Starts one router: `python -m router --topology FILE --port 50051`."""
+"""Starts one router: `python -m router --topology FILE --port 50051`.
+
+Without a file: `python -m router --topology-source leases`.
+"""
 
 import random
 
 from router.admin import AdminServicer
 from router.admission import Admission
 from router.config import RouterConfig
+from router.dns_source import DnsSource
+from router.file_source import FileSource
+from router.lease_source import LeaseSource
 from router.registry import Registry
 from router.reload import Reloader
 from router.search import Searcher
 from router.service import SearchServicer
+from router.topology_file import TopologyFile
+from shoal.errors import ConfigError
 from shoal.internal.v1 import admin_pb2, admin_pb2_grpc
 from shoal.rpc.server import Service, run, serve
 from shoal.v1 import search_pb2, search_pb2_grpc
@@ -17,11 +25,13 @@ from shoal.v1 import search_pb2, search_pb2_grpc
 async def main(config: RouterConfig) -> None:
     """Serves until told to stop."""
     _ = config.peer_credentials  # read now: a fault in them ends the start
+    source = _source(config)
     admission = Admission(config.max_queries, wait_s=config.max_wait_s)
-    async with Registry(config, n_active=lambda: admission.n_queries) as registry:
+    async with Registry(config, source, n_active=lambda: admission.n_queries) as registry:
         searches = SearchServicer(registry, Searcher(random.Random(), config), admission)
         reloader = Reloader(registry, release_after_s=config.release_after_s)
-        admin = AdminServicer(registry, reloader)
+        leases = source if isinstance(source, LeaseSource) else None
+        admin = AdminServicer(registry, reloader, leases, config.peer_credentials)
         services = [
             Service(
                 full_name=search_pb2.DESCRIPTOR.services_by_name["SearchService"].full_name,
@@ -35,6 +45,21 @@ async def main(config: RouterConfig) -> None:
             ),
         ]
         await serve(config, services, start=registry.ready)
+
+
+def _source(config: RouterConfig) -> DnsSource | LeaseSource:
+    """Raises ConfigError: a file that is missing, or one that nobody would read."""
+    if config.topology_source == "leases":
+        if config.topology is not None:
+            raise ConfigError("topology names a file, and topology_source is leases; leave out one")
+        return LeaseSource()
+    if config.topology is None:
+        raise ConfigError(
+            "topology is missing: give --topology FILE, or --topology-source leases where the "
+            "replicas announce themselves"
+        )
+    file = FileSource(TopologyFile(config.topology))
+    return DnsSource(file, every_s=config.resolve_s)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,21 @@
-"""AdminService over gRPC: what the router sees, and the move to another version."""
+"""AdminService over gRPC: what the router sees, who announces itself, the move to a version."""
 
 from typing import Any
 
 import grpc
 
+from router.announcements import announcement_of, checked_address, renew_ms
 from router.encoder_replica import EncoderReplica
+from router.lease_source import LeaseSource
+from router.leases import ShardRole
 from router.registry import Registry
 from router.reload import LOAD_TIMEOUT_S, Reloader
 from router.served import ServedIndex
 from router.shard_replica import ShardReplica
 from router.standing import State
 from shoal import __version__
-from shoal.errors import InvalidArgumentError, UnsupportedError
+from shoal.credentials import NO_CREDENTIALS, Credentials
+from shoal.errors import FailedPreconditionError, InvalidArgumentError
 from shoal.internal.v1 import admin_pb2 as pb
 from shoal.internal.v1 import admin_pb2_grpc
 from shoal.rpc.deadline import Deadline
@@ -28,9 +32,18 @@ _STATES = {
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     """The operating door."""
 
-    def __init__(self, registry: Registry, reloader: Reloader) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        reloader: Reloader,
+        leases: LeaseSource | None = None,
+        peer_credentials: Credentials = NO_CREDENTIALS,
+    ) -> None:
+        """`leases` is the registry's source where replicas announce themselves."""
         self._registry = registry
         self._reloader = reloader
+        self._leases = leases
+        self._peer_credentials = peer_credentials
 
     async def GetTopology(
         self,
@@ -57,11 +70,33 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     async def Announce(
         self,
-        request: pb.AnnounceRequest,  # noqa: ARG002 -- gRPC's signature
+        request: pb.AnnounceRequest,
         context: grpc.aio.ServicerContext[Any, Any],  # noqa: ARG002 -- gRPC's signature
     ) -> pb.AnnounceResponse:
-        """Not served by this release: the topology file says who serves what."""
-        raise UnsupportedError("this release takes its replicas from the topology file alone")
+        """Believes a replica for a while; once answered, this router asks it, or no longer does."""
+        if self._leases is None:
+            raise FailedPreconditionError("this router takes its replicas from its topology file")
+        address = checked_address(request.address, self._peer_credentials)
+        answer = pb.AnnounceResponse(renew_ms=renew_ms(request))
+        if request.leaving:
+            self._leases.leave(address)
+            role = None
+        else:
+            told = announcement_of(request, address)
+            self._leases.announce(told)
+            role = told.role
+        if self._leases.is_changed:
+            await self._registry.follow()
+        if isinstance(role, ShardRole):
+            await self._heed_version(role, self._leases)
+        return answer
+
+    async def _heed_version(self, role: ShardRole, leases: LeaseSource) -> None:
+        index = self._registry.served.indexes.get(role.index)
+        if index is None or role.version == index.version:
+            return
+        if leases.agreed_version(role.index) == role.version:
+            await self._reloader.adopt(role.index, role.version)
 
 
 def _index(index: ServedIndex) -> pb.IndexTopology:

@@ -149,6 +149,11 @@ class Replica(Generic[Description]):
         """It takes long: is it there?"""
         self._suspected.set()
 
+    def leave(self) -> None:
+        """It is about to stop; searches that began before ask it only where there is no other."""
+        if self.usable:
+            self._stand(self.standing.leaving())
+
     async def close(self) -> None:
         """Stops watching and closes the connection; calls under way end as unavailable."""
         self._watch.cancel()

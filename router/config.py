@@ -2,6 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -15,7 +16,22 @@ from shoal.errors import ConfigError
 class RouterConfig(ProcessConfig):
     """Settings of `python -m router`."""
 
-    topology: Path = Field(description="JSON file that says who serves what; watched for changes")
+    topology_source: Literal["file", "leases"] = Field(
+        "file",
+        description="who says who serves what: the topology file, or the replicas themselves, by "
+        "announcing it again and again",
+    )
+    topology: Path | None = Field(
+        None,
+        description="JSON file that says who serves what, for --topology-source file; watched for "
+        "changes",
+    )
+    resolve_s: float = Field(
+        5.0,
+        gt=0,
+        description="seconds between look-ups of names in the topology file: dns:HOST:PORT stands "
+        "for every address that HOST has",
+    )
     max_queries: int = Field(
         16_384, ge=1, description="queries under way at once; more are refused as overload"
     )

@@ -1,13 +1,14 @@
-"""What this router serves now: the topology file, watched, and the replicas that it names.
+"""What this router serves now: the topology, followed, and the replicas that it names.
 
 The state is one immutable `Served`, replaced as a whole; a search takes it once and keeps it. The
-connections of replicas that a new topology still names are kept.
+connections of replicas that a new topology still names are kept. Doesn't know where the topology
+comes from.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from router.encoder_replica import EncoderReplica
 from router.served import Served, ServedIndex
 from router.shard_replica import ShardReplica
 from router.topology import IndexVersion, Topology
-from router.topology_file import TopologyFile
+from router.topology_source import TopologySource
 from router.users import Users
 from shoal.errors import (
     ConfigError,
@@ -30,26 +31,30 @@ from shoal.rpc.deadline import DEFAULT_TIMEOUT_S
 
 logger = logging.getLogger(__name__)
 
-_WATCH_S = 0.25
+_LEARNING_S = 10.0
+"""How long a router that learns who serves what waits for a whole index before it serves."""
+_POLL_S = 0.05
 
 _LINGER_S = DEFAULT_TIMEOUT_S
 """How long a replica that left the topology is kept for queries that began before."""
 
 
 class Registry:
-    """Keeps `served` true to the topology file; use as an async context manager."""
+    """Keeps `served` true to the topology; use as an async context manager."""
 
-    def __init__(self, config: RouterConfig, *, n_active: Callable[[], int]) -> None:
+    def __init__(
+        self, config: RouterConfig, source: TopologySource, *, n_active: Callable[[], int]
+    ) -> None:
         """`n_active` tells the queries under way in this router."""
         self._config = config
         self._n_active = n_active
-        self._file = TopologyFile(config.topology)
+        self._source = source
         self._stack = contextlib.AsyncExitStack()
         self._shard_replicas: dict[tuple[str, str, int], ShardReplica] = {}
         self._encoder_replicas: dict[str, EncoderReplica] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._complaint = ""
-        self._turning = asyncio.Lock()  # the file and `served` change together
+        self._turning = asyncio.Lock()  # the source and `served` change together
         self.served = Served()
         self.users = Users()
 
@@ -57,7 +62,7 @@ class Registry:
         self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
         self._shared = Shared(config=self._config, tasks=self._tasks, n_active=self._n_active)
         try:
-            self._apply(await asyncio.to_thread(self._file.read))
+            self._apply(await self._source.read())
         except BaseException:
             await self._close()
             raise
@@ -85,8 +90,8 @@ class Registry:
     async def flip(self, index: ServedIndex, told: IndexVersion) -> None:
         """Serves version `told` of `index` from the next search on.
 
-        The topology file says so first, so that a router that is started again, and whoever starts
-        the shards, agree.
+        The topology's source says so first, so that a router that is started again, and whoever
+        starts the shards, agree.
 
         Raises:
             FailedPreconditionError: the topology has changed since, or can't be written.
@@ -96,31 +101,56 @@ class Registry:
             if now is None or now.version != index.version:
                 raise FailedPreconditionError(f"the topology of index {index.name} changed; again")
             try:
-                await asyncio.to_thread(self._file.record, index.name, index.version, told.version)
+                await self._source.record(index.name, index.version, told.version)
             except (ConfigError, StorageError) as failure:
                 raise FailedPreconditionError(
                     f"version {index.version} serves on: {failure.message}"
                 ) from failure
             moved = replace(now, version=told.version, known=told)
-            self._serve({**self.served.indexes, index.name: moved}, self.served.encoders)
+            self._serve(replace(self.served, indexes={**self.served.indexes, index.name: moved}))
 
     def _replicas(self) -> list[ShardReplica | EncoderReplica]:
         return [*self._shard_replicas.values(), *self._encoder_replicas.values()]
 
     async def ready(self) -> None:
-        """Returns when every replica was asked once, whatever it answered."""
+        """Returns when every replica was asked once, whatever it answered.
+
+        Where the source learns who serves what, first when some index has a replica of every shard
+        that can be asked, or when `_LEARNING_S` are over.
+        """
+        if self.served.learning:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LEARNING_S):
+                    await self._whole_index()
         for replica in self._replicas():
             await replica.checked.wait()
 
+    async def _whole_index(self) -> None:
+        """Returns when all indexes are known and one has a replica of each shard to ask."""
+        while True:
+            served = self.served
+            if not served.learning and any(
+                len(index.there) == len(index.shards) for index in served.indexes.values()
+            ):
+                return
+            await asyncio.sleep(_POLL_S)
+
+    async def follow(self) -> None:
+        """Serves what the source says now, and nothing that it no longer names.
+
+        Raises:
+            ConfigError, InvalidArgumentError: it can't be read or used; what was served is.
+        """
+        async with self._turning:
+            self._apply(await self._source.read())
+            self._retire_unnamed()
+        logger.info("took the new topology")
+
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(_WATCH_S)
             try:
-                async with self._turning:
-                    if await asyncio.to_thread(self._file.changed):
-                        self._apply(await asyncio.to_thread(self._file.read))
-                        self._retire_unnamed()
-                        logger.info("topology read again")
+                await self._source.changed()
+                await self.follow()
                 self._complaint = ""
             except (OSError, ConfigError, InvalidArgumentError) as failure:
                 if str(failure) != self._complaint:
@@ -142,18 +172,17 @@ class Registry:
             for spec in topology.indexes
         }
         encoders = tuple(self._encoder_replica(address) for address in topology.encoders)
-        self._serve(indexes, encoders)
+        learning = self._source.learning
+        self._serve(Served(indexes=indexes, encoders=encoders, learning=learning))
 
     def _known(self, name: str, version: int) -> IndexVersion | None:
         """What is known already of a version that a topology read again names as before."""
         index = self.served.indexes.get(name)
         return index.known if index is not None and index.version == version else None
 
-    def _serve(
-        self, indexes: Mapping[str, ServedIndex], encoders: tuple[EncoderReplica, ...]
-    ) -> None:
-        self.served = Served(indexes=indexes, encoders=encoders)
-        for index in indexes.values():
+    def _serve(self, served: Served) -> None:
+        self.served = served
+        for index in served.indexes.values():
             metrics.INDEX_VERSION.labels(index.name).set(index.version)
             metrics.COVERAGE.labels(index.name).set_function(index.coverage)
 
@@ -180,6 +209,7 @@ class Registry:
                 self._start_retiring(self._encoder_replicas.pop(address))
 
     def _start_retiring(self, replica: ShardReplica | EncoderReplica) -> None:
+        replica.leave()
         self.start(_retire(replica))
 
 

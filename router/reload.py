@@ -64,6 +64,28 @@ class Reloader:
         # the caller may leave; what was begun is brought to its end
         await asyncio.shield(moved)
 
+    async def adopt(self, name: str, version: int) -> bool:
+        """Moves to a version that the index's replicas agree on and have open; whether it did.
+
+        A router that missed a reload finds its way back by this; nothing is loaded or released.
+        """
+        index = self._registry.served.indexes.get(name)
+        if index is None or name in self._moving or index.version == version:
+            return False
+        told = opened_everywhere(index, version)
+        if told is None or len(told.n_live_by_shard) != len(index.shards):
+            return False
+        self._moving.add(name)
+        try:
+            await self._registry.flip(index, told)
+        except FailedPreconditionError as failure:  # it has moved otherwise meanwhile
+            logger.info("%s: %s", name, failure.message)
+            return False
+        finally:
+            self._moving.discard(name)
+        logger.warning("%s took version %d, which its replicas agree on", name, version)
+        return True
+
     async def _move(
         self, index: ServedIndex, version: int, deadline: Deadline, moved: "asyncio.Future[None]"
     ) -> None:
@@ -149,6 +171,14 @@ def _refuse(old: IndexVersion, new: IndexVersion, why: str) -> NoReturn:
         f"version {new.version} of index {old.name} can't be moved to: {why}; version "
         f"{old.version} serves on, a new cluster can serve the other"
     )
+
+
+def opened_everywhere(index: ServedIndex, version: int) -> IndexVersion | None:
+    """What all replicas that can be asked tell alike of the version, in every shard; else None."""
+    if len(index.there) < len(index.shards):
+        return None
+    told = [replica.versions.get(version) for replica in _replicas(index) if replica.usable]
+    return told[0] if all(other == told[0] for other in told) else None
 
 
 async def _load_everywhere(index: ServedIndex, version: int, deadline: Deadline) -> IndexVersion:

@@ -16,13 +16,16 @@ from shoal.errors import (
 )
 from shoal.index_name import refuse_unlawful
 
+STARTING = "STARTING"
+"""The reason (`ShoalError.reason`) of an UNAVAILABLE of a router that knows too little yet."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedIndex:
     """An index's pinned version and its replicas by shard number.
 
     `known` is what the replicas told of the version when the router moved to it; None where the
-    topology file named it.
+    topology named it.
     """
 
     name: str
@@ -103,10 +106,14 @@ class ServedIndex:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """Everything served: replaced, never changed."""
+    """Everything served: replaced, never changed.
+
+    `learning` says why there may be more indexes than these; empty where there are no others.
+    """
 
     indexes: Mapping[str, ServedIndex] = field(default_factory=dict)
     encoders: tuple[EncoderReplica, ...] = ()
+    learning: str = ""
 
     def index(self, name: str) -> ServedIndex:
         """The index of this name, or the only one where the name is empty.
@@ -114,14 +121,19 @@ class Served:
         Raises:
             InvalidArgumentError: no name, and not exactly one index; or what can't be a name.
             NotFoundError: no such index.
+            UnavailableError: none that is known yet, and others may be.
         """
         if not name:
+            if self.learning:
+                raise UnavailableError(self.learning, reason=STARTING)
             if len(self.indexes) != 1:
                 names = ", ".join(sorted(self.indexes)) or "none"
                 raise InvalidArgumentError(f"name an index; served are: {names}", field="index")
             return next(iter(self.indexes.values()))
         refuse_unlawful(name)
         found = self.indexes.get(name)
+        if found is None and self.learning:
+            raise UnavailableError(self.learning, reason=STARTING)
         if found is None:
             raise NotFoundError(f"no index {name[:64]!r} here")
         return found

@@ -75,6 +75,10 @@ class Standing:
             return self
         return replace(self, state=State.TRIAL, detail="on trial", strikes=0)
 
+    def leaving(self) -> "Standing":
+        """It is about to stop: as doubted, for good."""
+        return replace(self, state=State.DOUBTED, detail="leaving", not_before_s=math.inf)
+
     def after_good_answer(self) -> "Standing":
         """It answered a call, well and in time."""
         if self.state is State.TRIAL:

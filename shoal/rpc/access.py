@@ -48,9 +48,11 @@ def scope_of(method: str) -> str | None:
 def is_audited(method: str) -> bool:
     """Whether each call of it leaves a line: what changes or shows the inside of a cluster.
 
-    Our own processes' searches and health checks are not: they are most of all calls.
+    Our own processes' searches, checks and renewed leases are not: they are most of all calls.
     """
     rpc = method.rpartition("/")[2]
+    if rpc == "Announce":
+        return False  # once a second and replica; the router logs who comes and goes
     return method.startswith("/shoal.internal.v1.AdminService/") or rpc in {
         "LoadVersion", "ReleaseVersion"
     }  # fmt: skip

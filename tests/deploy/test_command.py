@@ -147,7 +147,6 @@ def test_config_show_prints_what_a_process_would_run_with(capsys, monkeypatch, t
 @pytest.mark.parametrize(
     ("process", "required"),
     [
-        ("router", {"topology"}),
         ("shard_server", {"index", "shard"}),
         ("encoder_service", {"model"}),
     ],

@@ -18,10 +18,13 @@ from fakes.shards import FakeShard
 from router.admin import AdminServicer
 from router.admission import Admission
 from router.config import RouterConfig
+from router.file_source import FileSource
+from router.lease_source import LeaseSource
 from router.registry import Registry
 from router.reload import Reloader
 from router.search import Searcher
 from router.service import SearchServicer
+from router.topology_file import TopologyFile
 from shoal import vectors
 from shoal.internal.v1 import admin_pb2_grpc
 from shoal.rpc.backlog import BACKLOG_OPTIONS
@@ -95,9 +98,14 @@ async def running(
     recipe: str = "Flat",
     max_queries: int = 16_384,
     probe_texts: tuple[str, ...] = (),
+    leases: LeaseSource | None = None,
     **settings: object,
 ) -> AsyncIterator[Cluster]:
-    """Starts everything and returns when the router has asked every replica once."""
+    """Starts everything and returns when the router has asked every replica once.
+
+    With `leases` the router follows them and not the file, nothing is announced yet, and nobody has
+    waited for it to be ready.
+    """
     corpus = corpus or Corpus(n_shards=n_shards)
     fingerprint = FINGERPRINT if n_encoders else ""
     shards = [
@@ -130,18 +138,20 @@ async def running(
     )
     try:
         admission = Admission(config.max_queries, wait_s=config.max_wait_s)
-        async with Registry(config, n_active=lambda: admission.n_queries) as registry:
+        source = leases or FileSource(TopologyFile(cluster.topology))
+        async with Registry(config, source, n_active=lambda: admission.n_queries) as registry:
             cluster.registry = registry
             chance = random.Random(3)
             cluster.admission, cluster.searcher = admission, Searcher(chance, config)
             searches = SearchServicer(registry, cluster.searcher, admission)
             reloader = Reloader(registry, release_after_s=config.release_after_s)
-            admin = AdminServicer(registry, reloader)
+            admin = AdminServicer(registry, reloader, leases, config.peer_credentials)
             search_pb2_grpc.add_SearchServiceServicer_to_server(searches, server)
             admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)
             cluster.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
             await server.start()
-            await registry.ready()
+            if leases is None:
+                await registry.ready()
             async with open_channel(cluster.address) as channel:
                 cluster.stub = search_pb2_grpc.SearchServiceStub(channel)
                 cluster.admin = admin_pb2_grpc.AdminServiceStub(channel)

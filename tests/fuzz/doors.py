@@ -22,10 +22,14 @@ from google.protobuf.message import Message
 
 from encoder_service.config import EncoderConfig
 from encoder_service.service import EncoderService
+from router.admin import AdminServicer
+from router.lease_source import LeaseSource
+from router.reload import Reloader
+from router.served import Served
 from shard_server.building import add_passages, build_index
 from shard_server.config import ShardConfig
 from shard_server.service import ShardServicer
-from shoal.internal.v1 import shard_pb2, shard_pb2_grpc
+from shoal.internal.v1 import admin_pb2_grpc, shard_pb2, shard_pb2_grpc
 from shoal.rpc.interceptor import ShoalInterceptor
 from shoal.rpc.limits import MAX_MESSAGE_BYTES, server_options
 from shoal.rpc.status import error_of, from_status
@@ -51,6 +55,21 @@ class Complaints(logging.Handler):
             self.lines.append(logging.Formatter().format(record))
 
 
+class Announced:
+    """A registry that takes what was announced and connects to nobody: addresses are drawn."""
+
+    def __init__(self) -> None:
+        self.source = LeaseSource()
+        self.served = Served()
+
+    async def follow(self) -> None:
+        await self.source.read()
+
+    def forget(self) -> None:
+        for address in list(self.source._table.leases):
+            self.source.leave(address)
+
+
 class Doors:
     """What is asked; `ask` raises AssertionError for every answer that breaks a promise."""
 
@@ -59,6 +78,7 @@ class Doors:
         self._addresses = addresses
         self._channels: dict[str, grpc.aio.Channel] = {}
         self.cluster: Any = None
+        self.announced = Announced()
         self.complaints = Complaints()
         self.codes: Counter[str] = Counter()
 
@@ -123,13 +143,15 @@ class Doors:
         self.codes[code.name] += 1
 
     def _channel(self, rpc: Rpc) -> grpc.aio.Channel:
-        service = rpc.service
-        if service not in self._channels:
-            self._channels[service] = grpc.aio.insecure_channel(self._addresses[service])
-        return self._channels[service]
+        address = self._addresses.get(rpc.name) or self._addresses[rpc.service]
+        if address not in self._channels:
+            self._channels[address] = grpc.aio.insecure_channel(address)
+        return self._channels[address]
 
     def mend(self, rpc: Rpc) -> None:
-        """Both versions of the shard's index open again, whatever was asked."""
+        """Both versions of the shard's index open again, nobody announced, whatever was asked."""
+        if rpc.name == "Announce":
+            self.announced.forget()
         if rpc.name in {"LoadVersion", "ReleaseVersion"}:
             self._loop.run_until_complete(self._load_both())
 
@@ -201,27 +223,37 @@ async def _serving(loop: asyncio.AbstractEventLoop, folder: Path) -> AsyncIterat
         await encoder.load()
     await shard.start()
     add_shard = shard_pb2_grpc.add_ShardServiceServicer_to_server
+    add_admin, announced = admin_pb2_grpc.add_AdminServiceServicer_to_server, Announced()
     add_encoder = encoder_pb2_grpc.add_EncoderServiceServicer_to_server
     async with (
         # nothing runs between two questions, and a check would find a replica that doesn't answer
         running(folder, check_s=3_600, check_timeout_s=60, canary_s=3_600) as cluster,
         _served(add_shard, shard) as shard_address,
         _served(add_encoder, encoder) as encoder_address,
+        _served(add_admin, _announcing(announced)) as announcing_address,
     ):
         addresses = {
             "shoal.v1.SearchService": cluster.address,
             "shoal.internal.v1.AdminService": cluster.address,
             "shoal.internal.v1.ShardService": shard_address,
             "shoal.v1.EncoderService": encoder_address,
+            "Announce": announcing_address,
         }
         doors = Doors(loop, addresses)
         doors.cluster = cluster
+        doors.announced = announced
         await doors._load_both()
         yield doors
         for channel in doors._channels.values():
             await channel.close()
     await encoder.close()
     await shard.stop()
+
+
+def _announcing(announced: Announced) -> AdminServicer:
+    registry: Any = announced
+    reloader = Reloader(registry, release_after_s=0.0)
+    return AdminServicer(registry, reloader, announced.source)
 
 
 @contextlib.asynccontextmanager

@@ -166,6 +166,20 @@ def _check_topology(request: Any, answer: admin_pb2.GetTopologyResponse) -> None
     assert [len(index.shards) for index in answer.indexes] == [2]
 
 
+def _check_announced(
+    request: admin_pb2.AnnounceRequest, answer: admin_pb2.AnnounceResponse
+) -> None:
+    assert request.address
+    lease_ms = request.lease_ms if request.HasField("lease_ms") else 3_000
+    assert answer.renew_ms == min(1_000, lease_ms // 3)
+    if not request.leaving:
+        assert request.WhichOneof("role")
+        assert 100 <= lease_ms <= 60_000
+    if request.WhichOneof("role") == "shard" and not request.leaving:
+        assert request.shard.shard < request.shard.n_shards
+        assert request.shard.version
+
+
 def _nothing(request: Any, answer: Any) -> None:
     """The answer is empty."""
 
@@ -189,6 +203,15 @@ def _places() -> tuple[shard_pb2.GetPassagesRequest, ...]:
     both.segments = np.array([0, 1, 0, 1], "<u4").tobytes()
     both.fields.paths.append("text")
     return first, both
+
+
+def _announcements() -> tuple[admin_pb2.AnnounceRequest, ...]:
+    shard = {"index": "books", "shard": 1, "n_shards": 2, "version": 1}
+    return (
+        admin_pb2.AnnounceRequest(address="127.0.0.1:1", shard=shard),
+        admin_pb2.AnnounceRequest(address="[::1]:2", lease_ms=100, encoder={}),
+        admin_pb2.AnnounceRequest(address="127.0.0.1:1", leaving=True),
+    )
 
 
 _ENCODES = (
@@ -241,7 +264,6 @@ RPCS = (
          check=_check_topology),
     _rpc(admin_pb2, "AdminService", "ReloadIndex", {NOT_FOUND, PRECONDITION},
          admin_pb2.ReloadIndexRequest(index="books", version=1), check=_check_version),
-    _rpc(admin_pb2, "AdminService", "Announce", {_Code.UNIMPLEMENTED},
-         admin_pb2.AnnounceRequest(address="127.0.0.1:1", shard={"index": "books", "shard": 1}),
-         check=_nothing),
+    _rpc(admin_pb2, "AdminService", "Announce", {PRECONDITION}, *_announcements(),
+         check=_check_announced),
 )  # fmt: skip

@@ -21,6 +21,7 @@ from router import shard_replica
 from router.admission import Admission
 from router.calls import Budgets
 from router.config import RouterConfig
+from router.file_source import FileSource
 from router.registry import Registry
 from router.reload import Reloader
 from router.search import Searcher
@@ -122,8 +123,8 @@ class _World:
         self._admission = Admission(
             config.max_queries, wait_s=config.max_wait_s, clock=self._loop.time
         )
-        self._registry = Registry(config, n_active=lambda: self._admission.n_queries)
-        self._registry._file = self._file  # type: ignore[assignment]
+        source = FileSource(self._file)  # type: ignore[arg-type]
+        self._registry = Registry(config, source, n_active=lambda: self._admission.n_queries)
         searcher = Searcher(random.Random(f"router {schedule.seed}"), config)
         self._fanout = searcher._fanout
         self._fanout._budgets = played.budgets
