@@ -105,7 +105,8 @@ def up(
     if on == "ray":
         ray_up(
             {
-                **on_ray, "name": name, "replicas": replicas, "port": port or 0, "host": host, "device": device,
+                **on_ray, "name": name, "replicas": replicas, "port": port or 0, "host": host,
+                "device": device,
                 "index": place.url or str(place.folder), "insecure": insecure, "model": model,
                 "cache_dir": cache_dir.absolute() if cache_dir else None, "grace_s": grace_s,
                 "tls_certificate": _absolute(tls_certificate), "tls_key": _absolute(tls_key),

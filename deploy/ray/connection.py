@@ -35,7 +35,8 @@ def connected(ray_address: str | None) -> Iterator[str]:
         )
     if address != "auto":
         _check_reachable(address)
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # says otherwise a warning
+    # Serve sets its logger's level again when it starts
+    logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.ERROR)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as failure:
@@ -44,7 +45,6 @@ def connected(ray_address: str | None) -> Iterator[str]:
             f"no Ray cluster is to be reached ({why}); start one with 'ray start --head', or "
             "name one with --ray-address"
         ) from failure
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
         yield str(ray.get_runtime_context().gcs_address)
     finally:

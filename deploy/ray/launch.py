@@ -28,6 +28,7 @@ from deploy.ray.registry import Member
 from deploy.state import (
     ClusterState,
     ProcessState,
+    forget_empty,
     paths_of,
     read_state,
     write_state,
@@ -97,6 +98,7 @@ def down(state: ClusterState) -> bool:
     paths = paths_of(state.name)
     paths.internal_token.unlink(missing_ok=True)
     paths.state.unlink(missing_ok=True)
+    forget_empty(paths)
     return was_running
 
 
@@ -125,8 +127,9 @@ def _until_running(name: str, counts: Mapping[str, int], until_s: float, say: Sa
 
 def _remember(options: RayOptions, facts: IndexFacts, gcs: str, roll: Roll) -> ClusterState:
     paths = paths_of(options.name)
-    paths.folder.mkdir(parents=True, exist_ok=True)
+    paths.state.parent.mkdir(parents=True, exist_ok=True)
     if options.tokens is not None:
+        paths.folder.mkdir(exist_ok=True)
         write_token(paths.internal_token, roll.told.token)
     state = ClusterState(
         name=options.name,
