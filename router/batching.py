@@ -55,7 +55,7 @@ def next_batch(waiting: Collection[Job], max_cost: int) -> list[Job]:
     lead = next((job for job in waiting if not job.is_bulk), None) or next(iter(waiting))
     batch, cost = [lead], lead.cost
     for job in waiting:
-        if job is lead or job.key != lead.key or job.is_bulk != lead.is_bulk:
+        if job is lead or not alike(job.key, lead.key) or job.is_bulk != lead.is_bulk:
             continue
         if cost + job.cost > max_cost:
             break
@@ -64,27 +64,37 @@ def next_batch(waiting: Collection[Job], max_cost: int) -> list[Job]:
     return batch
 
 
+def alike(key: Hashable, other: Hashable) -> bool:
+    """Whether two keys are equal: most are one object, which is known without a look inside."""
+    return key is other or key == other
+
+
 FEW = 8
 """Queries under way up to which nobody is held for company."""
 MAX_HOLD_S = 0.03
 _HOLD_S_PER_QUERY = 0.0005
 
 
-def hold_s(n_items: int, *, n_riding: int, n_active: int, waited_s: float) -> float:
+def hold_s(
+    n_items: int, *, n_riding: int, n_active: int, waited_s: float, is_full: bool = False
+) -> float:
     """How long a batch had better wait for company; 0 for leaving now, infinity for the next reply.
 
     A call costs the same whatever it carries. So a second call beside one of its key leaves only
     with as many as ride there; and while many queries are under way, a batch is held until half of
     them ride in it, for 0.5 ms a query at most: they wait for each other anyway, and at 64 clients
     the calls saved are worth 1.6 times the throughput (docs/decisions.md). A lone query is never
-    held.
+    held, nor a batch that can't grow.
 
     Args:
         n_items: queries that would leave.
         n_riding: queries of their key that are under way already.
         n_active: queries under way in this process, wherever they are.
         waited_s: how long the oldest of the batch has waited.
+        is_full: another job like its first would be above the bound.
     """
+    if is_full:
+        return 0.0
     if n_items < n_riding:
         return math.inf
     if n_active <= FEW or 2 * n_items >= n_active:

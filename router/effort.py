@@ -6,7 +6,7 @@ for all shards, before the fan-out, from the wanted one halved up to twice: so f
 that queries still travel together. Pure; knows no clock, no shards and no protobuf.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 FLOOR_SHARE = 4
 """n_probe is never less than wanted / 4, which on real vectors costs some .06 of recall@10."""
@@ -18,9 +18,11 @@ _SAFETY = 2.0  # a round takes up to twice its mean, or many would still be late
 _SPREAD = 1e-3  # below this relative variance of the units their slope can't be told
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CostModel:
-    """Decaying sums over rounds of `units` = queries x n_probe that took `seconds`."""
+class CostModel(NamedTuple):
+    """Decaying sums over rounds of `units` = queries x n_probe that took `seconds`.
+
+    A tuple, because each search makes a new one.
+    """
 
     n: float = 0.0
     units: float = 0.0

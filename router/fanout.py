@@ -5,10 +5,11 @@ Keeps what one round teaches the next: the replicas' latencies, and the budgets 
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from router.batching import search_cost
 from router.calls import Budgets, Kind, Plan
@@ -26,6 +27,9 @@ from shoal.v1 import priority_pb2
 from shoal.vectors import Matrix
 
 _RETRIES = metrics.RETRIES.labels("shard")
+
+_LEARN_EVERY_S = 0.05
+"""How long what is known of the shards' latencies is kept: it changes over seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +49,15 @@ Shards = Sequence[Sequence[ShardReplica]]
 """Replicas by shard number."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """How long to wait for each of these shards."""
+
+    shards: Shards = ()
+    until_s: float = -math.inf
+    by_shard: Mapping[int, Patience] = field(default_factory=dict)
+
+
 class FanOut:
     """Search and passage calls to the shards of an index."""
 
@@ -52,6 +65,7 @@ class FanOut:
         self._rng = rng
         self._config = config
         self._budgets = Budgets.of(config)
+        self._known = _Known()
 
     async def search(
         self,
@@ -68,29 +82,26 @@ class FanOut:
         The last ones are waited for a while once coverage `min_coverage` is reached, and nobody
         where it can't be: whether it was is the caller's to see.
         """
+        # all but their candidates is the same for all shards
+        n_queries, dim = query_vectors.shape
+        cost = search_cost(n_queries, n_probe=settings[0].n_probe, k=settings[0].k, dim=dim)
+        is_bulk = settings[0].priority == priority_pb2.PRIORITY_BULK
 
         def ask(replica: ShardReplica, shard: int) -> "asyncio.Future[ShardReply]":
-            wanted = settings[shard]
             return replica.searches.submit(
-                (wanted, query_vectors),
-                key=wanted,
-                cost=search_cost(
-                    len(query_vectors),
-                    n_probe=wanted.n_probe,
-                    k=wanted.k,
-                    dim=query_vectors.shape[1],
-                ),
-                n_items=len(query_vectors),
-                is_bulk=wanted.priority == priority_pb2.PRIORITY_BULK,
+                (settings[shard], query_vectors),
+                key=settings[shard],
+                cost=cost,
+                n_items=n_queries,
+                is_bulk=is_bulk,
                 deadline=deadline,
             )
 
         now_s = time.monotonic()
-        is_bulk = settings[0].priority == priority_pb2.PRIORITY_BULK
         plan = Plan(
             shards=dict(enumerate(shards)),
             until_s=now_s + _patience_s(deadline, share=0.1, at_most_s=0.05),
-            patience={} if is_bulk else _patience(shards, now_s),
+            patience={} if is_bulk else self._patience(shards, now_s),
             goal=Goal(
                 min_coverage=min_coverage,
                 n_live_by_shard=n_live_by_shard,
@@ -108,6 +119,17 @@ class FanOut:
             elapsed_ms = (reply.arrived_s - now_s) * 1_000
             outcomes[shard] = ShardOutcome(outcome=Outcome.OK, elapsed_ms=elapsed_ms)
         return Replies(by_shard=carrier.replies, outcomes=outcomes)
+
+    def _patience(self, shards: Shards, now_s: float) -> Mapping[int, Patience]:
+        known = self._known
+        if known.shards is not shards or now_s >= known.until_s:
+            by_shard = {
+                shard: patience([replica.latencies for replica in replicas], now_s)
+                for shard, replicas in enumerate(shards)
+            }
+            known = _Known(shards=shards, until_s=now_s + _LEARN_EVERY_S, by_shard=by_shard)
+            self._known = known
+        return known.by_shard
 
     async def fetch(
         self,
@@ -139,13 +161,6 @@ class FanOut:
         carrier = Carrier(round_, ask, on_extra=_count_extra)
         await carrier.run()
         return carrier.replies, round_.given_up
-
-
-def _patience(shards: Shards, now_s: float) -> dict[int, Patience]:
-    return {
-        shard: patience([replica.latencies for replica in replicas], now_s)
-        for shard, replicas in enumerate(shards)
-    }
 
 
 def _learn(round_: Round[ShardReplica], latencies_s: Mapping[int, float]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from router.batching import hold_s, next_batch
+from router.batching import alike, hold_s, next_batch
 from shoal.errors import DeadlineExceededError, ShoalError, UnavailableError
 from shoal.rpc.deadline import Deadline
 
@@ -111,7 +111,8 @@ class Lane(Generic[Payload, Reply]):
         Cancelling the future takes the job out of the queue or off its call.
         """
         loop = asyncio.get_running_loop()
-        rider = Rider[Payload, Reply](
+        # Rider[Payload, Reply](...) would go through typing, which takes as long as all the rest
+        rider: Rider[Payload, Reply] = Rider(
             payload=payload,
             key=key,
             cost=cost,
@@ -179,11 +180,13 @@ class Lane(Generic[Payload, Reply]):
                 n_riding=self._riding.get(key, 0),
                 n_active=n_active,
                 waited_s=now_s - batch[0].since_s,
+                is_full=sum(r.cost for r in batch) + batch[0].cost > self._max_cost,
             )
             if not held_s:
                 return batch
             look_again_s = min(look_again_s, held_s)
-            waiting = [rider for rider in waiting if rider.key != key]  # others don't wait for it
+            # others don't wait for it
+            waiting = [rider for rider in waiting if not alike(rider.key, key)]
         if look_again_s < math.inf:
             self._look_again = loop.call_later(look_again_s, self._wake)
         return []

@@ -1,7 +1,7 @@
 """What became of a shard, as data: a late shard is an outcome, not an exception. Pure."""
 
 import enum
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from router.shard_client import InvalidReplyError
 from shoal.errors import (
@@ -25,8 +25,7 @@ class Outcome(enum.IntEnum):
     INVALID_REPLY = 6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardOutcome:
+class ShardOutcome(NamedTuple):
     """How one shard's part of a call went; `detail` says why, for people.
 
     `retry_after_s` is when an overloaded shard takes more; 0 where it isn't one. `is_collateral`:

@@ -29,6 +29,8 @@ FIELDS = frozenset({"title", "text", "metadata"})
 # side for a passage of some 100 words
 _HIT_BYTES = {"title": 64, "text": 1_024, "metadata": 128}
 _BARE_HIT_BYTES = 64
+_SERVED_MODES = frozenset({pb.SEARCH_MODE_UNSPECIFIED, pb.SEARCH_MODE_DENSE})
+_PRIORITIES = frozenset(priority_pb2.Priority.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,11 +116,11 @@ def resolve(request: pb.SearchRequest, index: IndexVersion) -> SearchQuery:
 
 
 def _refuse_unsupported(request: pb.SearchRequest) -> None:
-    if request.mode not in {pb.SEARCH_MODE_UNSPECIFIED, pb.SEARCH_MODE_DENSE}:
+    if request.mode not in _SERVED_MODES:
         raise UnsupportedError("mode: this release serves DENSE alone")
     if request.HasField("filter"):
         raise UnsupportedError("filter: this release serves no filters")
-    if request.priority not in priority_pb2.Priority.values():
+    if request.priority not in _PRIORITIES:
         raise InvalidArgumentError(f"priority {request.priority} is not known", field="priority")
 
 

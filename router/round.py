@@ -22,7 +22,6 @@ Rules:
 
 import math
 import random
-from dataclasses import replace
 from typing import Generic, TypeVar
 
 from router.budget import CallBudget
@@ -128,8 +127,7 @@ class Round(Generic[ReplicaT]):
                 if self._budgets.retries.take(now_s):
                     self._ask(shard, sibling, Kind.RETRY, now_s)
                     return self._taken()
-                outcome = replace(
-                    outcome,
+                outcome = outcome._replace(
                     detail=f"{outcome.detail}; not asked again: the retry budget is spent",
                 )
         del self._open[shard]
@@ -162,16 +160,17 @@ class Round(Generic[ReplicaT]):
 
     def _ask(self, shard: int, replica: ReplicaT, kind: Kind, now_s: float) -> None:
         patience = self._patience(shard)
-        may_hedge = shard not in self._hedged and len(self._plan.shards[shard]) > 1
         wait_s = min(_FIRST_LOOK_S, patience.late_after_s)
-        if may_hedge:
+        if len(self._plan.shards[shard]) > 1 and shard not in self._hedged:
             wait_s = min(wait_s, patience.hedge_after_s)
-        attempt = Attempt(
-            shard=shard, replica=replica, kind=kind, since_s=now_s, look_s=now_s + wait_s
-        )
-        self._open.setdefault(shard, []).append(attempt)
-        self._tried.setdefault(shard, []).append(replica)
-        self.wake_s = min(self.wake_s, attempt.look_s)
+        look_s = now_s + wait_s
+        attempt = Attempt(shard=shard, replica=replica, kind=kind, since_s=now_s, look_s=look_s)
+        if kind is Kind.FIRST:
+            self._open[shard], self._tried[shard] = [attempt], [replica]
+        else:
+            self._open.setdefault(shard, []).append(attempt)
+            self._tried[shard].append(replica)
+        self.wake_s = min(self.wake_s, look_s)
         self._actions.append(Ask(attempt))
 
     def _is_late(self, attempt: Attempt[ReplicaT], now_s: float) -> bool:

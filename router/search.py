@@ -4,6 +4,8 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +26,7 @@ from shoal.rpc.deadline import Deadline
 from shoal.vectors import Matrix
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timings:
+class Timings(NamedTuple):
     """Stages, in seconds; they follow each other."""
 
     encode_s: float
@@ -69,8 +70,9 @@ class Searcher:
 
         Raises:
             OverloadedError: shards are full, and without them it is too little.
-            InsufficientCoverageError: fewer passages were searched than the query allows.
-            DeadlineExceededError: there is no time, or no shard answered in time.
+            InsufficientCoverageError: fewer passages were searched than the query allows, and not
+                for want of time alone.
+            DeadlineExceededError: there is no time, or shards that were too late are all it lacks.
             ShoalError: the encoder's failures, as `encode`.
         """
         begun_s = time.monotonic()
@@ -99,7 +101,7 @@ class Searcher:
             places=merged.places,
             passages=merged.passages,
             outcomes=replies.outcomes,
-            coverage=query.index.coverage(set(replies.by_shard)),
+            coverage=query.index.coverage(replies.by_shard.keys()),
             is_exact=all(reply.is_exact for reply in replies.by_shard.values()),
             truncated=truncated,
             n_probe=query.n_probe,
@@ -147,18 +149,13 @@ class Searcher:
     async def _ask_shards(
         self, query: SearchQuery, index: ServedIndex, query_vectors: Matrix, deadline: Deadline
     ) -> Replies:
-        n_live = query.index.n_live
-        settings = [
-            _settings(query, candidates=query.candidates and shard_candidates(
-                query.candidates, n_live_shard, n_live))
-            for n_live_shard in query.index.n_live_by_shard
-        ]  # fmt: skip
+        n_live_by_shard = query.index.n_live_by_shard
         return await self._fanout.search(
             index.best_shards,
-            settings,
+            _by_shard(_settings(query), query.candidates, n_live_by_shard),
             query_vectors,
             deadline,
-            n_live_by_shard=query.index.n_live_by_shard,
+            n_live_by_shard=n_live_by_shard,
             min_coverage=query.min_coverage,
         )
 
@@ -169,7 +166,7 @@ class Searcher:
         if not merged.jobs:
             return {}
         fetched, failed = await self._fanout.fetch(
-            index.best_shards, _settings(query, candidates=0), merged.jobs, deadline
+            index.best_shards, _settings(query), merged.jobs, deadline
         )
         for shard, passages in fetched.items():
             merged.passages[shard] = passages.columns
@@ -204,7 +201,7 @@ def _merge(query: SearchQuery, replies: Replies) -> _Merged:
         score_threshold=query.score_threshold,
     )
     # places among the hits that came along with each part; a filler's is never looked at
-    first_hits = np.stack([part.first_hits for part in parts])
+    first_hits = np.array([part.first_hits for part in parts])
     places = winners.columns + first_hits[winners.parts, np.arange(query.n_queries)[:, None]]
     passages: dict[int, PassageColumns] = {}
     jobs: dict[int, PassageJob] = {}
@@ -223,13 +220,14 @@ def _merge(query: SearchQuery, replies: Replies) -> _Merged:
     return _Merged(winners=winners, shards=shards, places=places, passages=passages, jobs=jobs)
 
 
-def _settings(query: SearchQuery, *, candidates: int) -> SearchSettings:
+def _settings(query: SearchQuery) -> SearchSettings:
+    """What its calls agree in; the number of candidates is each shard's own."""
     return SearchSettings(
         index=query.index.name,
         version=query.index.version,
         k=query.depth,
         n_probe=query.n_probe,
-        candidates=candidates,
+        candidates=0,
         exact=query.exact,
         priority=query.priority,
         fields=query.fields,
@@ -237,20 +235,39 @@ def _settings(query: SearchQuery, *, candidates: int) -> SearchSettings:
     )
 
 
+@lru_cache(maxsize=1_024)
+def _by_shard(
+    settings: SearchSettings, candidates: int, n_live_by_shard: tuple[int, ...]
+) -> tuple[SearchSettings, ...]:
+    """The settings for each shard, with its share of the candidates (0: no rescoring).
+
+    Kept, for most searches have the settings of another; lanes compare one object with itself.
+    """
+    if not candidates:
+        return (settings,) * len(n_live_by_shard)
+    n_live = sum(n_live_by_shard)
+    return tuple(
+        replace(settings, candidates=shard_candidates(candidates, n_live_shard, n_live))
+        for n_live_shard in n_live_by_shard
+    )
+
+
 def _refuse_too_little(query: SearchQuery, replies: Replies) -> None:
-    coverage = query.index.coverage(set(replies.by_shard))
+    coverage = query.index.coverage(replies.by_shard.keys())
     if coverage < query.min_coverage:
         missing = {
             shard: outcome
             for shard, outcome in sorted(replies.outcomes.items())
             if outcome.outcome is not Outcome.OK
         }
-        if len(missing) == len(replies.outcomes) and _all_are(missing, Outcome.LATE):
-            raise DeadlineExceededError("no shard answered by the deadline")
         why = ", ".join(
             f"shard {shard} {outcome.outcome.name} ({outcome.detail})"
             for shard, outcome in missing.items()
         )
+        if _all_are(missing, Outcome.LATE):  # only the time was too little
+            if len(missing) == len(replies.outcomes):
+                raise DeadlineExceededError("no shard answered by the deadline")
+            raise DeadlineExceededError(_told(query, coverage, why))
         refusal = _too_little(query, coverage, why)
         # others were given up because of the full ones: nothing is known to be wrong with them
         full = {s: o for s, o in missing.items() if not o.is_collateral}
@@ -265,6 +282,8 @@ def _all_are(outcomes: Mapping[int, ShardOutcome], outcome: Outcome) -> bool:
 
 
 def _too_little(query: SearchQuery, coverage: float, why: str) -> InsufficientCoverageError:
-    return InsufficientCoverageError(
-        f"coverage is {coverage:.4g}, below min_coverage {query.min_coverage:.4g}; {why}"
-    )
+    return InsufficientCoverageError(_told(query, coverage, why))
+
+
+def _told(query: SearchQuery, coverage: float, why: str) -> str:
+    return f"coverage is {coverage:.4g}, below min_coverage {query.min_coverage:.4g}; {why}"

@@ -8,6 +8,7 @@ import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import grpc
 import numpy as np
@@ -51,8 +52,7 @@ class SearchSettings:
     next_ordinal: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardReply:
+class ShardReply(NamedTuple):
     """One job's share of a shard's answer.
 
     `passages`, where they came along, are those of the whole call's hits; query i of this job has

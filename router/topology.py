@@ -106,7 +106,9 @@ class IndexVersion:
         return sum(self.n_live_by_shard)
 
     def coverage(self, shards: Collection[int]) -> float:
-        """The share of the live passages that these shards hold; 1.0 for an empty index."""
-        if not self.n_live:
+        """The share of the live passages that these shards, each named once, hold; 1.0 for an empty
+        index.
+        """
+        if not self.n_live or len(shards) == len(self.n_live_by_shard):
             return 1.0
         return sum(self.n_live_by_shard[shard] for shard in shards) / self.n_live

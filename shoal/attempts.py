@@ -25,6 +25,9 @@ from shoal.rpc.request_id import METADATA_KEY, check_request_id
 from shoal.rpc.status import error_of
 from shoal.v1 import search_pb2 as pb
 
+_NOT_SERVING = "backend unhealthy"
+"""gRPC's words where health says NOT_SERVING of all that were reached."""
+
 
 class Attempts:
     """One call's attempts: its deadline and id, and what to do after each failure."""
@@ -112,6 +115,8 @@ class Attempts:
         # what gRPC itself says here names neither the server nor the limit that was set
         if is_unmade(error.message):
             why = error.message.rpartition(": ")[2]
+            if why == _NOT_SERVING:
+                why = "it is there, and is starting or ending"
             return UnavailableError(
                 f"no server answers at {self._target} ({why})",
                 request_id=self._request_id,

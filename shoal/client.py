@@ -39,13 +39,15 @@ _Response = TypeVar("_Response")
 
 
 class Client:
-    """A blocking client of one router; threads may share it."""
+    """A blocking client of one router, or of several of one cluster; threads may share it."""
 
     def __init__(self, target: str, *, token: str = "", tls: Tls | None = None) -> None:
         """Opens a channel to `target`, HOST:PORT; connects at the first call.
 
         Args:
-            target: the router.
+            target: the router; or several as ipv4:HOST:PORT,HOST:PORT (ipv6: likewise), or as
+                dns:///HOST:PORT for all addresses of a name. They are asked in turn, those that
+                don't serve are left out, and a call that one could not answer goes to another.
             token: what the server knows this program by, where it asks.
             tls: how to know the server; plaintext without it.
 
@@ -55,7 +57,7 @@ class Client:
         """
         self.target = check_target(target)
         self._credentials = Credentials(tls=tls, token=token)
-        self._channel = open_sync_channel(target, self._credentials)
+        self._channel = open_sync_channel(target, self._credentials, balanced=_SERVICE)
         self._stub = search_pb2_grpc.SearchServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
@@ -171,7 +173,7 @@ class AsyncClient:
         """
         self.target = check_target(target)
         self._credentials = Credentials(tls=tls, token=token)
-        self._channel = open_channel(target, self._credentials)
+        self._channel = open_channel(target, self._credentials, balanced=_SERVICE)
         self._stub = search_pb2_grpc.SearchServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 

@@ -28,6 +28,20 @@ def target_fault(target: object) -> str:
     return "" if addressed else f"must be HOST:PORT with a port of 1 to {_MAX_PORT}, not {target!r}"
 
 
+def is_many(target: str) -> bool:
+    """Whether a target may have several addresses: a list of them, or a name in gRPC's `dns:`."""
+    scheme, _, rest = target.partition(":")
+    return scheme == "dns" or (scheme in _LISTS and "," in rest)
+
+
+def hosts_of_list(target: str) -> frozenset[str]:
+    """The hosts of a list of several addresses, without brackets; none of another target."""
+    scheme, _, rest = target.partition(":")
+    if scheme not in _LISTS or "," not in rest:
+        return frozenset()
+    return frozenset(part.rpartition(":")[0].strip("[]") for part in rest.split(","))
+
+
 def check_target(target: str, name: str = "target") -> str:
     """`target` as it is; `name` is what the caller calls it.
 

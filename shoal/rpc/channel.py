@@ -3,6 +3,7 @@
 Sources: grpc's own channel argument documentation (`grpc/impl/channel_arg_names.h`).
 """
 
+import json
 from collections.abc import Sequence
 
 import grpc
@@ -15,7 +16,9 @@ from shoal.credentials import (
     is_loopback_target,
     read_pem,
 )
+from shoal.errors import ConfigError
 from shoal.rpc.limits import MAX_MESSAGE_BYTES, MAX_REPLY_BYTES
+from shoal.target import hosts_of_list, is_many
 
 Options = Sequence[tuple[str, int | str]]
 
@@ -36,28 +39,49 @@ CHANNEL_OPTIONS: Options = (
 )
 
 
-def open_channel(target: str, credentials: Credentials = NO_CREDENTIALS) -> grpc.aio.Channel:
+_BALANCED_OPTIONS: Options = (
+    # a router that was stopped, or whose machine is gone, keeps its connections: calls there hang
+    # until a ping isn't answered, 2.5 s at the longest
+    ("grpc.keepalive_time_ms", 1_000),
+    ("grpc.keepalive_timeout_ms", 1_500),
+)
+
+
+def open_channel(
+    target: str, credentials: Credentials = NO_CREDENTIALS, *, balanced: str = ""
+) -> grpc.aio.Channel:
     """An asyncio channel to `target` (host:port, or any gRPC name), in TLS where they say so.
+
+    Args:
+        target: where to; one with several addresses is connected to the first that answers, or
+        balanced: the service, by full name, that all of them serve: calls go to each in turn whose
+            health says SERVING of it (gRPC's round_robin and client-side health checking).
+        credentials: what to show, and whom to trust.
 
     The token is not the channel's: every call passes `credentials.metadata`, which costs nothing;
     gRPC's own call credentials take a thread's turn a call.
 
     Raises:
         InvalidArgumentError: a token that would cross a network in plaintext.
-        ConfigError: a certificate, key or authority that can't be read.
+        ConfigError: a certificate, key or authority that can't be read; or several hosts in TLS
+            without a name that their certificates share.
     """
     tls = check_credentials(target, credentials).tls
+    options = _options(target, tls, balanced)
     if tls is None:
-        return grpc.aio.insecure_channel(target, options=_options(target))
-    return grpc.aio.secure_channel(target, _tls_credentials(tls), options=_options(target, tls))
+        return grpc.aio.insecure_channel(target, options=options)
+    return grpc.aio.secure_channel(target, _tls_credentials(tls), options=options)
 
 
-def open_sync_channel(target: str, credentials: Credentials = NO_CREDENTIALS) -> grpc.Channel:
+def open_sync_channel(
+    target: str, credentials: Credentials = NO_CREDENTIALS, *, balanced: str = ""
+) -> grpc.Channel:
     """A blocking channel to `target`; as `open_channel`."""
     tls = check_credentials(target, credentials).tls
+    options = _options(target, tls, balanced)
     if tls is None:
-        return grpc.insecure_channel(target, options=_options(target))
-    return grpc.secure_channel(target, _tls_credentials(tls), options=_options(target, tls))
+        return grpc.insecure_channel(target, options=options)
+    return grpc.secure_channel(target, _tls_credentials(tls), options=options)
 
 
 def _tls_credentials(tls: Tls) -> grpc.ChannelCredentials:
@@ -70,12 +94,37 @@ def _tls_credentials(tls: Tls) -> grpc.ChannelCredentials:
     )
 
 
-def _options(target: str, tls: Tls | None = None) -> Options:
-    options = [*CHANNEL_OPTIONS]
+def _one_host(target: str) -> str:
+    """The host that a list of addresses has in common; "" for what is no list.
+
+    gRPC would look for the whole list in each one's certificate.
+
+    Raises:
+        ConfigError: hosts that differ, so that no certificate could be told to be right.
+    """
+    hosts = hosts_of_list(target)
+    if len(hosts) > 1:
+        raise ConfigError(
+            f"{target} has several hosts: in TLS they need server_name, a name that "
+            "each one's certificate carries"
+        )
+    return next(iter(hosts), "")
+
+
+def _options(target: str, tls: Tls | None, balanced: str) -> Options:
+    options = dict(CHANNEL_OPTIONS)
+    if balanced and is_many(target):
+        options |= dict(_BALANCED_OPTIONS)
+        options["grpc.service_config"] = json.dumps(
+            {
+                "loadBalancingConfig": [{"round_robin": {}}],
+                "healthCheckConfig": {"serviceName": balanced},
+            }
+        )
     if is_loopback_target(target):
         # gRPC heeds grpc_proxy, https_proxy and http_proxy for this machine's own addresses too:
         # a token in plaintext would leave it
-        options.append(("grpc.enable_http_proxy", 0))
-    if tls is not None and tls.server_name:
-        options.append(("grpc.ssl_target_name_override", tls.server_name))
-    return options
+        options["grpc.enable_http_proxy"] = 0
+    if tls is not None and (name := tls.server_name or _one_host(target)):
+        options["grpc.ssl_target_name_override"] = name
+    return tuple(options.items())

@@ -16,7 +16,7 @@ from shoal.rpc.deadline import Deadline
 TLS_HANDSHAKE = "TLS_HANDSHAKE"
 """The reason (`ShoalError.reason`) of an UNAVAILABLE that a handshake ended in."""
 PROBE_TIMEOUT_S = 1.0
-_UNMADE = "failed to connect"
+_UNMADE = ("failed to connect", "connections to all backends failing")
 _MISMATCH = frozenset((62, 64))
 """OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
 

@@ -32,9 +32,9 @@ def server_options() -> Options:
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        # our clients ping every 10 s; who pings more often than every 5 s gets two warnings, then
-        # GOAWAY ENHANCE_YOUR_CALM
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        # our clients ping every second where they have several routers; who pings more often than
+        # twice a second gets two warnings, then GOAWAY ENHANCE_YOUR_CALM
+        ("grpc.http2.min_ping_interval_without_data_ms", 500),
         ("grpc.http2.max_ping_strikes", 2),
         ("grpc.server_handshake_timeout_ms", round(HANDSHAKE_TIMEOUT_S * 1000)),
         # calls under way on one connection; more wait at the client

@@ -178,7 +178,8 @@ class SearchRequest(_message.Message):
     """Search every stored vector instead of the compressed index. Default false."""
     min_coverage: _builtins.float
     """The least share of the live passages that must have been searched, 0.0 to 1.0; below it the
-    call is UNAVAILABLE. Default 1.0.
+    call is UNAVAILABLE, or DEADLINE_EXCEEDED where every shard that is missing was only too late.
+    Default 1.0.
     """
     offset: _builtins.int
     """Hits to skip from the best on; offset + k at most 1,000. Default 0."""

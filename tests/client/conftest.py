@@ -78,6 +78,15 @@ async def router():
         yield servicer
 
 
+@pytest.fixture
+async def pair(router):
+    """Two routers that serve."""
+    other = ScriptedSearch()
+    async with _serving(other):
+        await other.serving(health_pb2.HealthCheckResponse.SERVING)
+        yield router, other
+
+
 @pytest.fixture(params=["sync", "async"])
 def ask(request) -> Callable[..., Awaitable[Any]]:
     """`await ask(target, "search", ...)`: the same call through the one client or the other."""

@@ -1,5 +1,6 @@
 """The doors that all of this folder's tests knock at, and how often they do."""
 
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,7 +25,20 @@ def fuzz(pytestconfig: pytest.Config) -> Fuzz:
 
 
 @pytest.fixture(scope="package")
-def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+def _census_of_what_is_new() -> Iterator[None]:
+    """Objects are counted again and again; the half million of a run that has loaded torch before
+    are none that a request makes.
+    """
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="package")
+def doors(
+    tmp_path_factory: pytest.TempPathFactory, _census_of_what_is_new: None
+) -> Iterator[Doors]:
     folder = tmp_path_factory.mktemp("fuzz")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))

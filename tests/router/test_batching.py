@@ -105,6 +105,13 @@ def test_few_are_never_held(n_items, n_active):
     assert hold_s(n_items, n_riding=0, n_active=n_active, waited_s=0.0) == 0.0
 
 
+@given(COUNTS, COUNTS, COUNTS)
+def test_what_cannot_grow_is_never_held(n_items, n_riding, n_active):
+    """Company that could not come along is not worth waiting for, whatever the crowd."""
+    held_s = hold_s(n_items, n_riding=n_riding, n_active=n_active, waited_s=0.0, is_full=True)
+    assert held_s == 0.0
+
+
 @given(COUNTS, COUNTS, st.floats(0, 0.1), st.floats(0, 0.1))
 def test_a_crowd_is_held_for_a_bounded_moment(n_items, n_active, waited_s, later_s):
     """Until half of the crowd rides or the moment is over, and never longer for waiting longer."""

@@ -457,6 +457,15 @@ async def test_in_a_crowd_half_of_it_leaves_together():
         one.end(0)
 
 
+async def test_a_full_call_is_not_held():
+    """Two jobs fill a call: it leaves at once, though most of the crowd isn't here yet."""
+    async with line(max_cost=10, n_active=1_000) as one:
+        for name in "xy":
+            one.submit(name, cost=5)
+        await turns(2)
+        assert one.calls == [["x", "y"]]
+
+
 async def test_nobody_is_held_for_long():
     """Where the crowd doesn't come, what waits leaves by itself."""
     async with line(n_active=64) as one:

@@ -69,6 +69,28 @@ async def test_a_hanging_shard_is_late_before_the_deadline(tmp_path):
         await eventually(lambda: script.n_under_way == 0)
 
 
+@pytest.mark.parametrize(
+    ("refuses", "code"),
+    [
+        (None, grpc.StatusCode.DEADLINE_EXCEEDED),
+        (InternalError("bug"), grpc.StatusCode.UNAVAILABLE),
+    ],
+    ids=["late alone", "late beside a fault"],
+)
+async def test_what_time_alone_was_too_short_for_is_a_spent_deadline(tmp_path, refuses, code):
+    """Shard 0 has answered and shard 2 is late: nothing is known to be down, unless shard 1 is."""
+    async with running(tmp_path, n_shards=3) as cluster:
+        cluster.shards[1][0].script.raises = refuses
+        cluster.shards[2][0].script.gate.clear()
+        # an item's deadline is the router's alone to tell of: the stream's is far away
+        item = pb.StreamSearchRequest(
+            item_id="a", request=request(min_coverage=0.5 if refuses else 1.0), timeout_ms=500
+        )
+        told = [answer async for answer in cluster.stub.StreamSearch(iter([item]), timeout=20.0)]
+        assert told[0].status.code == code.value[0], told[0]
+        assert "shard 2 LATE" in told[0].status.message
+
+
 async def test_another_replica_answers_for_a_dead_one(tmp_path):
     """R=2, one replica dies under load: not one failure, full coverage all along."""
     async with running(tmp_path, n_replicas=2) as cluster:
