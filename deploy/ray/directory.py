@@ -26,7 +26,7 @@ class Directory:
         """Notes that a replica lives, and answers what it must know."""
         now_s = time.monotonic()
         self._roster = self._roster.hear(beat, now_s).settle(now_s)
-        return self._roster.answer(now_s)
+        return self._roster.answer(now_s, beat.member.replica)
 
     async def members(self) -> tuple[Member, ...]:
         """Who lives."""

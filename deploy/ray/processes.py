@@ -62,14 +62,14 @@ def plan_deployments(
 def _plan(
     part: Part, n_replicas: int, num_cpus: float, num_gpus: float, *, one_a_node: bool = False
 ) -> DeploymentPlan:
-    # a replica more while it rolls needs no port and no GPU that an old one still holds; Serve
-    # rounds 1 % up to one replica
+    # while it rolls, a replica more is started first, where it needs no port and no GPU that an old
+    # one still holds; Serve rounds 1 % up to one replica
     return DeploymentPlan(
         part=part,
         n_replicas=n_replicas,
         num_cpus=num_cpus,
         num_gpus=num_gpus,
-        surge_percent=0 if num_gpus or one_a_node else 1,
+        surge_percent=0 if num_gpus or part.role == "router" else 1,
         one_a_node=one_a_node,
     )
 
@@ -98,12 +98,14 @@ def child_spec(
     name: str,
     host: str,
     version: int,
-    token: Path | None,
+    port: int = 0,
+    token: Path | None = None,
 ) -> ProcessSpec:
     """How a replica's child is started.
 
     `name` is for its files and unlike any other's on the node, `host` the node's own address,
-    `version` what a shard opens, `token` the file of the token that the cluster's processes share.
+    `version` what a shard opens, `port` what a router takes unless the operator chose one, `token`
+    the file of the token that the cluster's processes share.
     """
     arguments = {
         "shard": lambda: _shard_arguments(part, options, version),
@@ -125,7 +127,7 @@ def child_spec(
             # a waiting OpenMP thread that spins takes the core from the process that has work
             "OMP_WAIT_POLICY": "PASSIVE",
         },
-        port=options.port if part.role == "router" else 0,
+        port=options.port or port if part.role == "router" else 0,
     )
 
 

@@ -4,6 +4,8 @@ Rules:
 1. Everything but the first pin comes from heartbeats, so a directory that is started again knows
    within `GATHER_S` what the one before it knew: it answers nothing until then.
 2. Of two pins the higher epoch holds; of the same epoch, the one that the cluster runs already.
+3. A router that starts takes the port of one that left its host, so that a client's list of
+   addresses stays true while routers are replaced.
 Pure: time is an argument, and every change makes a new value. Must not know Ray.
 """
 
@@ -19,6 +21,13 @@ LEASE_S = 3.0
 """A replica that was silent for so long is gone."""
 GATHER_S = 1.5
 """A beat and a half: all that live have been heard by then."""
+
+MAX_SLOTS = 256
+"""Routers whose addresses are remembered."""
+
+MISSED_S = 1.5 * BEAT_S
+"""A router that was silent for so long has lost its port to the next one on its host. If it lives,
+that one can't listen there, and takes another."""
 
 Phase = Literal["starting", "serving", "leaving"]
 
@@ -71,16 +80,23 @@ class Beat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """The answer: routers to announce to, by address; the pin is None while it gathers."""
+    """The answer: routers to announce to, by address; the pin is None while it gathers.
+
+    `port` is the one that a starting router is to take; 0 is any.
+    """
 
     routers: tuple[str, ...] = ()
     pin: Pin | None = None
+    port: int = 0
     token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roster:
-    """The directory's state. `heard` maps a replica to its last word and when it came."""
+    """The directory's state. `heard` maps a replica to its last word and when it came.
+
+    `slots` maps routers, also such as left, to the address that each has or is to take.
+    """
 
     begun_s: float
     first: Pin
@@ -88,6 +104,7 @@ class Roster:
     pin: Pin | None = None
     token: str = field(default="", repr=False)
     heard: Mapping[str, tuple[Member, float]] = field(default_factory=dict)
+    slots: Mapping[str, str] = field(default_factory=dict)
 
     def hear(self, beat: Beat, now_s: float) -> "Roster":
         """After this heartbeat; who said goodbye or fell silent is forgotten."""
@@ -103,7 +120,11 @@ class Roster:
         if beat.pin is not None and (pin is None or beat.pin.epoch > pin.epoch):
             pin = beat.pin
         token = self.token or (beat.token if self.own_token else "")
-        return replace(self, heard=heard, pin=pin, token=token)
+        slots = self.slots
+        if member.part.role == "router" and member.phase != "leaving":
+            spoke = (r for r, (_, at_s) in heard.items() if now_s - at_s < MISSED_S)
+            slots = take_slot(slots, member, frozenset(spoke))
+        return replace(self, heard=heard, pin=pin, token=token, slots=slots)
 
     def settle(self, now_s: float) -> "Roster":
         """Decides what no heartbeat told, once all that live have been heard."""
@@ -121,11 +142,31 @@ class Roster:
         members = [m for m, at_s in self.heard.values() if now_s - at_s < LEASE_S]
         return tuple(sorted(members, key=lambda m: (m.part.role, m.part.shard, m.replica)))
 
-    def answer(self, now_s: float) -> Told:
-        """What a heartbeat is answered with."""
+    def answer(self, now_s: float, replica: str = "") -> Told:
+        """What a heartbeat of this replica is answered with."""
         if now_s - self.begun_s < GATHER_S:
             return Told()
-        return Told(routers=router_addresses(self.live(now_s)), pin=self.pin, token=self.token)
+        slot = self.slots.get(replica, "")
+        return Told(
+            routers=router_addresses(self.live(now_s)),
+            pin=self.pin,
+            port=int(slot.rpartition(":")[2] or 0),
+            token=self.token,
+        )
+
+
+def take_slot(slots: Mapping[str, str], router: Member, live: frozenset[str]) -> Mapping[str, str]:
+    """The slots after this router was heard: its own address, or one that its host has free."""
+    if router.address:
+        others = {r: address for r, address in slots.items() if address != router.address}
+        return dict([*others.items(), (router.replica, router.address)][-MAX_SLOTS:])
+    if router.replica in slots:
+        return slots
+    for owner, address in slots.items():
+        if owner not in live and address.rpartition(":")[0].strip("[]") == router.host:
+            others = {r: a for r, a in slots.items() if r != owner}
+            return {**others, router.replica: address}
+    return slots
 
 
 def router_addresses(members: tuple[Member, ...]) -> tuple[str, ...]:

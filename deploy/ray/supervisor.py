@@ -12,18 +12,18 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deploy.child import STEADY_S, Child
 from deploy.plan import IndexFacts, ProcessSpec
 from deploy.ray.announcer import Announcer, announcement
 from deploy.ray.files import ReplicaFiles
 from deploy.ray.options import RayOptions
-from deploy.ray.processes import child_spec
+from deploy.ray.processes import child_spec, shutdown_s
 from deploy.ray.registry import BEAT_S, Beat, Member, Part, Phase, Pin, Told
 from deploy.ray.watch import ChildHealth, Watch
 from shoal.credentials import Credentials
-from shoal.errors import ShoalError, UnavailableError
+from shoal.errors import ShoalError, StorageError, UnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ AskDirectory = Callable[[Beat], Awaitable[Told]]
 """Brings a heartbeat to the directory; UnavailableError where it doesn't answer in time."""
 
 _GOODBYE_S = 2.0
+_PORT_S = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +143,7 @@ class Supervisor:
         child = Child(self._spec(self._told.pin), paths, self._options.grace_s, tls=tls)
         self._child = child
         try:
-            await child.start(self._on_change)
+            await self._start_listening(child)
             self._watch = Watch(child.address, self.credentials)
             if self._part.role == "encoder":
                 self._fingerprint = await self._watch.encoder_fingerprint(self._index.encoder)
@@ -151,10 +152,28 @@ class Supervisor:
             raise
         return child
 
+    async def _start_listening(self, child: Child) -> None:
+        """Starts the child on the port that it is to have, which who leaves may still hold."""
+        until_s = time.monotonic() + shutdown_s(self._options)
+        while True:
+            try:
+                await child.start(self._on_change)
+            except StorageError:
+                if not child.spec.port:
+                    raise
+                if time.monotonic() > until_s:
+                    child.spec = replace(child.spec, port=self._options.port)
+                    if self._options.port:
+                        raise
+                await asyncio.sleep(_PORT_S)
+            else:
+                return
+
     def _spec(self, pin: Pin) -> ProcessSpec:
+        token = self._files.token if self._options.closed else None
         return child_spec(
             self._part, self._options, self._index, name=self._files.name, host=self._here.host,
-            version=pin.version, token=self._files.token if self._options.closed else None,
+            version=pin.version, port=self._told.port, token=token,
         )  # fmt: skip
 
     async def _beat_on(self) -> None:
@@ -175,9 +194,10 @@ class Supervisor:
             return  # it has just been started and gathers what replicas know
         if told.token != self._told.token and self._child is not None:
             self._files.write_token(told.token)
-        if self._child is not None and told.pin != self._told.pin:
-            self._child.spec = self._spec(told.pin)
+        moved = told.pin != self._told.pin
         self._told = told
+        if self._child is not None and moved:
+            self._child.spec = self._spec(told.pin)
         self._heard.set()
 
     async def _announce(self) -> None:

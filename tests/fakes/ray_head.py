@@ -1,5 +1,6 @@
 """A real Ray cluster of one node on this machine, in its own folder; ended by its process id."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -47,6 +48,10 @@ class RayHead:
         assert self.process.poll() is None, self._log.read_text()[-2000:]
         return _STARTED in self._log.read_text()
 
+    def pids(self, named: str) -> list[int]:
+        """Processes of this node whose title or command line has this text."""
+        return [pid for pid in descendants(self.process.pid) if named in command_of(pid)]
+
     def end(self) -> None:
         """SIGTERM ends the node's processes with it; whatever is left is killed."""
         self.process.send_signal(signal.SIGTERM)
@@ -56,3 +61,32 @@ class RayHead:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes under this one."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(path.parent.name))
+    found, left = [], [pid]
+    while left:
+        mine = children.get(left.pop(), [])
+        found += mine
+        left += mine
+    return found
+
+
+def command_of(pid: int) -> str:
+    """A process's command line as text; "" for one that is gone."""
+    try:
+        content = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return ""
+    return content.replace(b"\0", b" ").decode(errors="replace")
+
+
+def parent_of(pid: int) -> int:
+    """Who started a process."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
