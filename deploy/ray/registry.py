@@ -75,6 +75,7 @@ class Beat:
 
     member: Member
     pin: Pin | None = None
+    slots: tuple[str, ...] = ()
     token: str = field(default="", repr=False)
 
 
@@ -82,12 +83,14 @@ class Beat:
 class Told:
     """The answer: routers to announce to, by address; the pin is None while it gathers.
 
-    `port` is the one that a starting router is to take; 0 is any.
+    `port` is the one that a starting router is to take, 0 is any; `slots` are the addresses that
+    routers had, for the next directory to know.
     """
 
     routers: tuple[str, ...] = ()
     pin: Pin | None = None
     port: int = 0
+    slots: tuple[str, ...] = ()
     token: str = field(default="", repr=False)
 
 
@@ -95,7 +98,8 @@ class Told:
 class Roster:
     """The directory's state. `heard` maps a replica to its last word and when it came.
 
-    `slots` maps routers, also such as left, to the address that each has or is to take.
+    `slots` maps routers' addresses, also of such as left, to the replica that has each or is to
+    take it; "" where that is not known.
     """
 
     begun_s: float
@@ -120,7 +124,7 @@ class Roster:
         if beat.pin is not None and (pin is None or beat.pin.epoch > pin.epoch):
             pin = beat.pin
         token = self.token or (beat.token if self.own_token else "")
-        slots = self.slots
+        slots: Mapping[str, str] = {**dict.fromkeys(beat.slots, ""), **self.slots}
         if member.part.role == "router" and member.phase != "leaving":
             spoke = (r for r, (_, at_s) in heard.items() if now_s - at_s < MISSED_S)
             slots = take_slot(slots, member, frozenset(spoke))
@@ -146,27 +150,32 @@ class Roster:
         """What a heartbeat of this replica is answered with."""
         if now_s - self.begun_s < GATHER_S:
             return Told()
-        slot = self.slots.get(replica, "")
+        slot = next((a for a, owner in self.slots.items() if replica and owner == replica), "")
         return Told(
             routers=router_addresses(self.live(now_s)),
             pin=self.pin,
             port=int(slot.rpartition(":")[2] or 0),
+            slots=tuple(self.slots),
             token=self.token,
         )
 
 
-def take_slot(slots: Mapping[str, str], router: Member, live: frozenset[str]) -> Mapping[str, str]:
-    """The slots after this router was heard: its own address, or one that its host has free."""
-    if router.address:
-        others = {r: address for r, address in slots.items() if address != router.address}
-        return dict([*others.items(), (router.replica, router.address)][-MAX_SLOTS:])
-    if router.replica in slots:
+def take_slot(slots: Mapping[str, str], router: Member, spoke: frozenset[str]) -> Mapping[str, str]:
+    """The slots after this router was heard: its own address is its, or it gets a free one. Pure.
+
+    A slot of its host is free whose owner is not among `spoke`, the replicas heard lately.
+    """
+    mine = router.address or next((a for a, owner in slots.items() if owner == router.replica), "")
+    free = (
+        address
+        for address, owner in slots.items()
+        if owner not in spoke and address.rpartition(":")[0].strip("[]") == router.host
+    )
+    taken = mine or next(free, "")
+    if not taken or slots.get(taken) == router.replica:
         return slots
-    for owner, address in slots.items():
-        if owner not in live and address.rpartition(":")[0].strip("[]") == router.host:
-            others = {r: a for r, a in slots.items() if r != owner}
-            return {**others, router.replica: address}
-    return slots
+    others = [(a, owner) for a, owner in slots.items() if a != taken and owner != router.replica]
+    return dict([*others, (taken, router.replica)][-MAX_SLOTS:])
 
 
 def router_addresses(members: tuple[Member, ...]) -> tuple[str, ...]:

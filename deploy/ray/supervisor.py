@@ -32,6 +32,8 @@ AskDirectory = Callable[[Beat], Awaitable[Told]]
 
 _GOODBYE_S = 2.0
 _PORT_S = 0.3
+_RECONNECT_S = 2.0
+"""Our clients try an address again within a second, and then ask for its health."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +157,7 @@ class Supervisor:
     async def _start_listening(self, child: Child) -> None:
         """Starts the child on the port that it is to have, which who leaves may still hold."""
         until_s = time.monotonic() + shutdown_s(self._options)
+        port = child.spec.port
         while True:
             try:
                 await child.start(self._on_change)
@@ -167,7 +170,10 @@ class Supervisor:
                         raise
                 await asyncio.sleep(_PORT_S)
             else:
-                return
+                break
+        if port:
+            # Serve stops the next router once this one is started: clients must have found it
+            await asyncio.sleep(_RECONNECT_S)
 
     def _spec(self, pin: Pin) -> ProcessSpec:
         token = self._files.token if self._options.closed else None
@@ -185,8 +191,7 @@ class Supervisor:
 
     async def _beat(self) -> None:
         try:
-            told = await self._ask(Beat(member=self.member, pin=self._told.pin,
-                                        token=self._told.token))  # fmt: skip
+            told = await self._ask(self._own_beat())
         except UnavailableError as failure:
             logger.info("the directory does not answer: %s", failure.message)
             return
@@ -199,6 +204,10 @@ class Supervisor:
         if self._child is not None and moved:
             self._child.spec = self._spec(told.pin)
         self._heard.set()
+
+    def _own_beat(self) -> Beat:
+        told = self._told
+        return Beat(member=self.member, pin=told.pin, slots=told.slots, token=told.token)
 
     async def _announce(self) -> None:
         if self._part.role == "router" or self._phase == "starting" or not self.address:

@@ -100,9 +100,10 @@ def loaded(served, mini_oracle, rate) -> Callable:
             seen = await under_load(
                 ask, mini_oracle, inject, rate=rate, timeout_s=TIMEOUT_S, after_s=after_s
             )
-        seen.check()
         failed = [s for s in seen.during if s.code != OK]
-        assert not failed, (len(failed), failed[0].code, failed[0].reason)
+        told = [(round(s.due_s - seen.fault_s, 1), s.code, s.reason) for s in failed[:5]]
+        assert not failed, f"{len(failed)} failed, the first at {told}"
+        seen.check()
         return seen
 
     return run

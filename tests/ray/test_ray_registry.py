@@ -97,6 +97,23 @@ def test_a_killed_routers_port_is_free_before_its_lease_ends():
     assert soon.answer(4.0, "d").port == 1
 
 
+def test_a_new_directory_knows_the_ports_of_routers_that_left_with_the_old_one():
+    """A new program replaces the directory and a router at the same time."""
+    roster = fresh().hear(Beat(member=member("a", ROUTER, "10.0.0.1:1")), 2.0)
+    told = roster.settle(2.0).answer(2.0, "x")
+    after = fresh().hear(Beat(member=member("x"), slots=told.slots), 0.5)
+    after = after.hear(Beat(member=member("d", ROUTER, phase="starting")), 0.6).settle(2.0)
+    assert after.answer(2.0, "d").port == 1
+
+
+def test_two_routers_that_start_take_two_ports():
+    """One that was given to a router is not given to another, though nobody listens there yet."""
+    roster = fresh().hear(Beat(member=member("x"), slots=("10.0.0.1:1", "10.0.0.1:2")), 2.0)
+    for replica in ("d", "e", "d"):
+        roster = roster.hear(Beat(member=member(replica, ROUTER, phase="starting")), 2.5)
+    assert {roster.answer(2.5, r).port for r in ("d", "e")} == {1, 2}
+
+
 def test_no_text_of_a_value_shows_the_token():
     """Values are logged and shown by Ray; the token must not be."""
     beat = Beat(member=member("a"), pin=Pin(version=1), token="secret")
