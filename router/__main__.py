@@ -25,7 +25,7 @@ from shoal.v1 import search_pb2, search_pb2_grpc
 async def main(config: RouterConfig) -> None:
     """Serves until told to stop."""
     _ = config.peer_credentials  # read now: a fault in them ends the start
-    source = _source(config)
+    source = source_of(config)
     admission = Admission(config.max_queries, wait_s=config.max_wait_s)
     async with Registry(config, source, n_active=lambda: admission.n_queries) as registry:
         searches = SearchServicer(registry, Searcher(random.Random(), config), admission)
@@ -47,8 +47,12 @@ async def main(config: RouterConfig) -> None:
         await serve(config, services, start=registry.ready)
 
 
-def _source(config: RouterConfig) -> DnsSource | LeaseSource:
-    """Raises ConfigError: a file that is missing, or one that nobody would read."""
+def source_of(config: RouterConfig) -> DnsSource | LeaseSource:
+    """Where this router learns who serves what.
+
+    Raises:
+        ConfigError: a file that is missing, or one that nobody would read.
+    """
     if config.topology_source == "leases":
         if config.topology is not None:
             raise ConfigError("topology names a file, and topology_source is leases; leave out one")

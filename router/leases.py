@@ -249,8 +249,11 @@ def _ended(table: LeaseTable) -> Iterator[str]:
         return
     live = [lease for address, lease in table.leases.items() if address not in ended]
     served = {lease.role.place for lease in live}
+    # none at all after a silence of everybody, when there is most to look through
+    shortest_s = min(lease.lease_s for lease in ended.values())
+    witnesses = [lease for lease in live if lease.renewed_s - lease.held_since_s >= shortest_s]
     for address, lease in ended.items():
-        if lease.role.place in served and any(w.proves_silence_of(lease) for w in live):
+        if lease.role.place in served and any(w.proves_silence_of(lease) for w in witnesses):
             yield address
 
 

@@ -62,13 +62,18 @@ class Served:
     version: int = 0
 
 
+def _channel(plan: LoadPlan) -> grpc.aio.Channel:
+    """As the client's: several routers share the load."""
+    return open_channel(plan.target, plan.credentials, balanced=_METHOD.split("/")[1])
+
+
 async def refuse_bad_plan(plan: LoadPlan) -> Served:
     """Makes one call of the plan: what the server refuses for good it would refuse every time.
 
     Raises:
         ShoalError: the refusal; failures that may pass are the run's to count.
     """
-    async with open_channel(plan.target, plan.credentials) as channel:
+    async with _channel(plan) as channel:
         method: Any = channel.unary_unary(_METHOD, None, pb.SearchResponse.FromString)
         try:
             answer = await method(
@@ -89,8 +94,7 @@ async def measure(plan: LoadPlan) -> LoadReport:
     total_s = plan.warmup_s + plan.duration_s
     async with AsyncExitStack() as stack:
         channels = [
-            await stack.enter_async_context(open_channel(plan.target, plan.credentials))
-            for _ in range(plan.connections)
+            await stack.enter_async_context(_channel(plan)) for _ in range(plan.connections)
         ]
         send = _sender(requests, channels, plan)
         calls: list[Call]

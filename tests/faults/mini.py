@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 from faults import stub
+from faults.announcing import Announced, everybody
 from faults.index import MiniIndex
 from faults.processes import Process, exists, poll
 
@@ -184,6 +185,21 @@ class Mini:
         if whole:
             router.wait_whole()
         return router
+
+    def lease_router(self, n_replicas: int) -> tuple[Router, Announced]:
+        """A new router that follows leases, and what to announce to it; it doesn't serve yet."""
+        self.heal(n_replicas)
+        self._n_routers += 1
+        name = f"router-{self._n_routers}"
+        flags = ["--topology-source", "leases"]
+        process = Process(name, "router", flags, self.folder)
+        router = Router(process, self.folder / "none")
+        self._routers.append(router)
+        process.launch()
+        self._pids.add(process.pid)
+        poll(lambda: process.looks_started() or process.address, within_s=30, what="it listens")
+        shards = {key: shard for key, shard in self._shards.items() if key[1] < n_replicas}
+        return router, everybody(shards, self._encoder)
 
     def start_again(self) -> None:
         """Restarts every shard that runs, so that it has version 1 open and nothing else."""

@@ -91,6 +91,29 @@ async def test_a_router_is_killed(mini: Mini, oracle, rate, record, n_routers):
     assert not sdk.faults
 
 
+async def test_a_router_is_stopped(mini: Mini, oracle, rate, record):
+    """Fault 22 (stopped): one of two routers is stopped for 6 s under load, its sockets open."""
+    one, two = mini.router(2), mini.router(2)
+    stopped_s = []
+
+    async def stop_it(run):
+        one.process.stop()
+        stopped_s.append(time.perf_counter())
+        await asyncio.sleep(6.0)
+        one.process.cont()
+
+    async with AsyncClient(pair(one, two)) as client:
+        sdk = Sdk(client, oracle)
+        run = await under_load(sdk, oracle, stop_it, rate=rate, timeout_s=10.0)
+    record.at_most(f"errors of {len(run.seen)} calls that the SDK shows", 0,
+                   len(run.seen) - run.codes()[OK])  # fmt: skip
+    assert not sdk.faults
+    # a second of silence, a ping with 1.5 s for its answer, then the retry's delay
+    record.time("the slowest call", 2.7, max(seen.latency_s for seen in run.seen))
+    found = run.due(stopped_s[0] + 3.0, run.healed_s)
+    record.time("the slowest call once it is found out", 0.25, max(s.latency_s for s in found))
+
+
 async def reload(router, version):
     async with grpc.aio.insecure_channel(router.address) as channel:
         stub_ = admin_pb2_grpc.AdminServiceStub(channel)

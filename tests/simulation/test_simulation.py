@@ -1,12 +1,9 @@
 """The router's own code in simulated time: seeded schedules of trouble, each against an oracle."""
 
-import contextlib
-import gc
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from simulation import oracle
+from simulation.many import check, check_all
 from simulation.schedule import draw
 from simulation.world import Played, play
 
@@ -16,38 +13,11 @@ from router.merge import ShardHits
 from router.topology import IndexVersion
 from shoal.admission import Gate
 
-_COLLECT_EVERY = 100
-
-
-def check(seed: int) -> None:
-    """A seed's schedule, named where it fails."""
-    try:
-        oracle.check(play(draw(seed)))
-    except Exception as failure:
-        raise AssertionError(f"seed {seed}: {failure}; replay it: --sim-seed {seed}") from failure
-
-
-@contextlib.contextmanager
-def rare_collection() -> Iterator[None]:
-    """Every schedule is a program of its own, whose garbage would be looked for all the time."""
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-        gc.unfreeze()
-
 
 @pytest.mark.timeout(1_800)
 def test_whatever_befalls_the_cluster_answers_are_true_in_time_and_nothing_leaks(sim_seeds):
     """Delays, deaths, freezes, overloads, lies and reloads: see `oracle` for what must hold."""
-    with rare_collection():
-        for seed in sim_seeds:
-            check(seed)
-            if seed % _COLLECT_EVERY == 0:
-                gc.collect()
+    check_all(sim_seeds)
 
 
 @pytest.mark.parametrize("seed", [4661])
