@@ -82,6 +82,14 @@ def node_hosts() -> list[str]:
     return [str(node["NodeManagerAddress"]) for node in nodes if node["Alive"]]
 
 
+def cluster_cpus() -> float:
+    """The CPUs of the Ray cluster's live nodes, used or not."""
+    import ray  # noqa: PLC0415 -- as above
+
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return float(resources.get("CPU", 0))
+
+
 def own_runtime_env() -> dict[str, Any]:
     """The runtime environment of the Ray job that this process is; empty outside of one."""
     import ray  # noqa: PLC0415 -- as above

@@ -13,6 +13,7 @@ from deploy.local import index_facts
 from deploy.plan import IndexFacts
 from deploy.ray.application import app_config, applied_configs, apply, is_ours, program_mark
 from deploy.ray.connection import (
+    cluster_cpus,
     connected,
     end_serve,
     node_hosts,
@@ -22,7 +23,7 @@ from deploy.ray.connection import (
 )
 from deploy.ray.members import Roll, await_serving
 from deploy.ray.options import RayOptions, check_doors
-from deploy.ray.processes import plan_deployments
+from deploy.ray.processes import lacking_cpus, plan_deployments
 from deploy.ray.progress import Progress, failure_of
 from deploy.ray.registry import Member
 from deploy.state import (
@@ -58,13 +59,13 @@ def up(
             f"down --name {options.name}', or choose another --name"
         )
     facts = index_facts(options.place)
-    counts = {
-        plan.part.name: plan.n_replicas
-        for plan in plan_deployments(options, facts, options.shard_gpus)
-    }
+    plans = plan_deployments(options, facts, options.shard_gpus)
+    counts = {plan.part.name: plan.n_replicas for plan in plans}
     options = options.model_copy(update={"program": options.program or program_mark()})
     with connected(ray_address) as gcs:
         check_doors(options, node_hosts())
+        if told := lacking_cpus(plans, cluster_cpus()):
+            say(told)
         client = serve_client()
         before = applied_configs(client).get(options.name)
         if before is not None and not is_ours(before):

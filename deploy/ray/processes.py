@@ -1,8 +1,10 @@
 """Which deployments a cluster on Ray has, and how each one's child process is started. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.gpus import VISIBLE
 from deploy.plan import IndexFacts, ProcessSpec
 from deploy.ray.options import RayOptions
 from deploy.ray.registry import Part
@@ -74,6 +76,17 @@ def _plan(
     )
 
 
+def lacking_cpus(plans: Sequence[DeploymentPlan], there: float) -> str:
+    """What to tell where the Ray cluster's CPUs are too few for these; "" where they suffice."""
+    needed = sum(plan.n_replicas * plan.num_cpus for plan in plans)
+    if needed <= there:
+        return ""
+    return (
+        f"the Ray cluster has {there:g} CPUs and this reserves {needed:g}: waiting for more nodes; "
+        "less is reserved with --shard-cpus, --encoder-cpus and --router-cpus"
+    )
+
+
 def model_of(options: RayOptions, index: IndexFacts) -> str | None:
     """The encoder's model; None for an index of bare vectors.
 
@@ -126,9 +139,17 @@ def child_spec(
             "OMP_NUM_THREADS": str(max(1, int(num_cpus))),
             # a waiting OpenMP thread that spins takes the core from the process that has work
             "OMP_WAIT_POLICY": "PASSIVE",
+            # Ray names the GPUs that it reserved; without any, `auto` must not take another's
+            **({} if _has_gpu(part, options) else {VISIBLE: ""}),
         },
         port=options.port or port if part.role == "router" else 0,
     )
+
+
+def _has_gpu(part: Part, options: RayOptions) -> bool:
+    if part.role == "shard":
+        return options.shard_gpus > 0 or options.gpu_memory_bytes is not None
+    return part.role == "encoder" and options.encoder_gpus > 0
 
 
 def _shard_arguments(part: Part, options: RayOptions, version: int) -> tuple[str, ...]:

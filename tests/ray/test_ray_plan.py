@@ -8,7 +8,7 @@ from deploy.plan import IndexFacts
 from deploy.ray.application import app_config, is_ours, program_mark, with_counts
 from deploy.ray.gpu_share import gpu_share
 from deploy.ray.options import RayOptions, check_doors, ray_options
-from deploy.ray.processes import child_spec, plan_deployments
+from deploy.ray.processes import child_spec, lacking_cpus, plan_deployments
 from deploy.ray.progress import Progress, failure_of
 from deploy.ray.registry import Part
 from shoal.errors import ConfigError, StorageError
@@ -49,8 +49,19 @@ def test_a_shards_child_is_the_program_that_runs_everywhere():
         "--index", "/data/wiki", "--shard", "1", "--version", "8", "--device", "cpu",
         "--host", "10.0.0.7",
     )  # fmt: skip
-    assert spec.environment == {"OMP_NUM_THREADS": "4", "OMP_WAIT_POLICY": "PASSIVE"}
+    assert spec.environment == {
+        "OMP_NUM_THREADS": "4", "OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": "",
+    }  # fmt: skip
+    on_gpu = child_spec(part, options(shard_gpus=0.5), INDEX, name="a", host="h", version=8)
+    assert "CUDA_VISIBLE_DEVICES" not in on_gpu.environment
     assert spec.port == 0
+
+
+def test_too_few_cpus_are_told_and_not_refused():
+    """Ray's autoscaler may bring nodes; without it, replicas would wait for ever without a word."""
+    plans = plan_deployments(options(replicas=2, shard_cpus=0.5), INDEX, 0)
+    assert lacking_cpus(plans, 4.0) == ""
+    assert "has 3 CPUs and this reserves 4" in lacking_cpus(plans, 3.0)
 
 
 def test_an_index_at_a_url_is_copied_on_each_node():
