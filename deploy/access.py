@@ -48,7 +48,8 @@ def local_credentials(state: ClusterState) -> Credentials:
     tls = None
     if state.tls_certificate:
         certificate = Path(state.tls_certificate)
-        tls = Tls(ca=certificate, server_name=_server_name(certificate, Path(state.tls_key)))
+        ca = Path(state.tls_ca) if state.tls_ca else certificate
+        tls = Tls(ca=ca, server_name=_server_name(certificate, Path(state.tls_key)))
     token = ""
     if state.internal_token:
         try:

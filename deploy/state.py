@@ -45,7 +45,8 @@ class ClusterState:
     The three after it are how this user's commands reach the router: the files of the certificate
     that it shows, of its key, and of the cluster's own token; each empty where there is none.
     `on` is "local" or "ray"; a cluster on Ray has no launcher (`pid` 0), `processes` are those that
-    it began with, on any node, and `ray_address` is where Ray itself is asked, HOST:PORT.
+    it began with, on any node, and `ray_address` is where Ray itself is asked, HOST:PORT. `tls_ca`
+    is the file of who signed the certificate, where it was given.
     """
 
     name: str
@@ -63,6 +64,7 @@ class ClusterState:
     internal_token: str = ""
     on: str = "local"
     ray_address: str = ""
+    tls_ca: str = ""
 
     @property
     def alive(self) -> bool:

@@ -143,11 +143,12 @@ def _remember(options: RayOptions, facts: IndexFacts, gcs: str, roll: Roll) -> C
         version=roll.version,
         processes=tuple(process_of(member) for member in roll.members),
         index_url=options.place.url,
-        tls_certificate=str(options.tls_ca or options.tls_certificate or ""),
+        tls_certificate=str(options.tls_certificate or ""),
         tls_key=str(options.tls_key or ""),
         internal_token=str(paths.internal_token) if options.tokens else "",
         on="ray",
         ray_address=gcs,
+        tls_ca=str(options.tls_ca or ""),
     )
     write_state(paths, state)
     return state

@@ -20,8 +20,8 @@ class RayHead:
 
     def __init__(self, state_home: Path, **variables: str) -> None:
         # a socket's path must be short, which pytest's folders are not
-        self._folder = Path(tempfile.mkdtemp(prefix="shoal-ray-", dir="/tmp"))
-        self._log = self._folder / "start.log"
+        self.folder = Path(tempfile.mkdtemp(prefix="shoal-ray-", dir="/tmp"))
+        self._log = self.folder / "start.log"
         self.address = f"127.0.0.2:{free_port()}"
         host, _, port = self.address.partition(":")
         self.environment = {
@@ -31,7 +31,7 @@ class RayHead:
         command = [
             str(_BIN / "ray"), "start", "--head", "--block", f"--node-ip-address={host}",
             f"--port={port}", "--num-cpus=16", "--include-dashboard=false",
-            f"--temp-dir={self._folder / 'r'}", "--object-store-memory=100000000",
+            f"--temp-dir={self.folder / 'r'}", "--object-store-memory=100000000",
         ]  # fmt: skip
         environment = {k: v for k, v in self.environment.items() if k != "RAY_ADDRESS"}
         with self._log.open("wb") as log:
@@ -60,7 +60,7 @@ class RayHead:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def descendants(pid: int) -> list[int]:
