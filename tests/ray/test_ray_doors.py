@@ -33,7 +33,7 @@ def door(tmp_path) -> list[str]:
     key.write_bytes(made.private_key_pem.bytes())
     tokens = tmp_path / "tokens.yaml"
     digest = hashlib.sha256(b"searcher-token").hexdigest()
-    tokens.write_text(f"tokens:\n  - name: searcher\n    sha256: {digest}\n    allow: [search]\n")
+    tokens.write_text(f"tokens:\n  - name: searcher\n    sha256: {digest}\n    scopes: [search]\n")
     return ["--tls-certificate", str(certificate), "--tls-key", str(key), "--tls-ca", str(ca),
             "--tls-server-name", "shoal.test", "--tokens", str(tokens)]  # fmt: skip
 
