@@ -57,7 +57,7 @@ class Supervisor:
         self._index = index
         self._here = here
         self._ask = ask
-        self._files = ReplicaFiles.of(options.name, f"{part.name}.{here.replica}")
+        self._files = ReplicaFiles(options.name, f"{part.name}.{here.replica}")
         self._told = Told()
         self._heard = asyncio.Event()
         self._phase: Phase = "starting"
