@@ -228,7 +228,21 @@ class Supervisor:
             while True:
                 if await watch.serves():
                     self._health = self._health.served(time.monotonic())
+                    await self._catch_up(watch)
                 await asyncio.sleep(BEAT_S)
+
+    async def _catch_up(self, watch: Watch) -> None:
+        """Starts a shard again that missed a reload; what it has open, no router searches."""
+        assert self._told.pin is not None
+        assert self._child is not None
+        if self._part.role != "shard":
+            return
+        has_version = await watch.has_version(self._told.pin.version)
+        self._health = self._health.opened(time.monotonic(), has_version=has_version)
+        if self._health.missed_a_reload(time.monotonic()):
+            logger.warning("%s lacks version %d", self._part.name, self._told.pin.version)
+            self._health = self._health.opened(time.monotonic(), has_version=True)
+            await self._child.stop()  # and is started again, with the pinned version
 
     def _on_change(self) -> None:
         """A child was started, or listens."""

@@ -13,7 +13,7 @@ from deploy.plan import IndexFacts
 from deploy.ray.options import ray_options
 from deploy.ray.registry import Beat, Part, Pin, Told
 from deploy.ray.supervisor import Here, Supervisor
-from deploy.ray.watch import MAX_DEATHS, SILENT_S, ChildHealth
+from deploy.ray.watch import BEHIND_S, MAX_DEATHS, SILENT_S, ChildHealth
 from shoal.errors import ShoalError, UnavailableError
 
 HERE = Here(replica="r1", node="n", host="127.0.0.1")
@@ -84,6 +84,15 @@ async def test_a_child_that_cannot_start_ends_the_start(state_home, tmp_path):
     with pytest.raises(ShoalError, match="shard-1"):
         await owner.start()
     await owner.stop()
+
+
+def test_a_shard_that_missed_a_reload_is_told_by_what_it_has_open():
+    """It was started again before the version was pinned, after the routers had it loaded."""
+    health = ChildHealth(begun_s=0.0).opened(10.0, has_version=False)
+    health = health.opened(25.0, has_version=False)
+    assert not health.missed_a_reload(39.9)
+    assert health.missed_a_reload(10.0 + BEHIND_S)
+    assert not health.opened(39.0, has_version=True).missed_a_reload(60.0)
 
 
 def test_a_child_is_given_up_after_deaths_in_a_row_or_a_long_silence():
