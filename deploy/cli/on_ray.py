@@ -153,6 +153,6 @@ def ray_reload(
 
 def ray_down(state: ClusterState) -> bool:
     """Ends it; returns whether it was running."""
-    from deploy.ray.launch import down as end
+    from deploy.ray.launch import down
 
-    return end(state)
+    return down(state, note)

@@ -83,10 +83,11 @@ def up(
         return _remember(options, facts, gcs, roll)
 
 
-def down(state: ClusterState) -> bool:
+def down(state: ClusterState, say: Say) -> bool:
     """Ends the application and forgets it; returns whether it was running.
 
-    Serve itself ends with its last application. A Ray cluster that is gone has ended it already.
+    Serve itself ends with its last application. A Ray cluster whose GCS is gone can be told
+    nothing: what its nodes still run ends with them.
     """
     was_running = False
     try:
@@ -95,7 +96,10 @@ def down(state: ClusterState) -> bool:
             was_running = state.name in serve_statuses()
             _delete(client, state.name)
     except UnavailableError:
-        was_running = False
+        say(
+            f"Ray does not answer at {state.ray_address}: cluster {state.name!r} is forgotten "
+            "here, and what is left of it ends with 'ray stop' on each node"
+        )
     paths = paths_of(state.name)
     paths.internal_token.unlink(missing_ok=True)
     paths.state.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from faults.processes import ENVIRONMENT, ROOT, free_port, poll
+from faults.processes import ENVIRONMENT, ROOT, exists, free_port, poll
 
 _STARTED = "Ray runtime started"
 _BIN = Path(sys.executable).parent
@@ -18,7 +18,11 @@ _BIN = Path(sys.executable).parent
 class RayHead:
     """`ray start --head`; its workers find this checkout, and `state_home` for their files."""
 
-    def __init__(self, state_home: Path, **variables: str) -> None:
+    def __init__(self, state_home: Path, *, block: bool = True, **variables: str) -> None:
+        """With `block` the node ends when any of its own processes does, or this one.
+
+        Without, one of them may be killed; `end` finds the others by their folder.
+        """
         # a socket's path must be short, which pytest's folders are not
         self.folder = Path(tempfile.mkdtemp(prefix="shoal-ray-", dir="/tmp"))
         self._log = self.folder / "start.log"
@@ -29,7 +33,8 @@ class RayHead:
             "RAY_USAGE_STATS_ENABLED": "0", **variables,
         }  # fmt: skip
         command = [
-            str(_BIN / "ray"), "start", "--head", "--block", f"--node-ip-address={host}",
+            str(_BIN / "ray"), "start", "--head", *(["--block"] if block else []),
+            f"--node-ip-address={host}",
             f"--port={port}", "--num-cpus=16", "--include-dashboard=false",
             f"--temp-dir={self.folder / 'r'}", "--object-store-memory=100000000",
         ]  # fmt: skip
@@ -45,22 +50,37 @@ class RayHead:
         return self
 
     def _looks_started(self) -> bool:
-        assert self.process.poll() is None, self._log.read_text()[-2000:]
+        assert not self.process.poll(), self._log.read_text()[-2000:]
         return _STARTED in self._log.read_text()
 
     def pids(self, named: str) -> list[int]:
         """Processes of this node whose title or command line has this text."""
-        return [pid for pid in descendants(self.process.pid) if named in command_of(pid)]
+        return [pid for pid in self._all() if named in command_of(pid)]
+
+    def _all(self) -> list[int]:
+        roots = [self.process.pid, *running(str(self.folder))]
+        return list(dict.fromkeys([*roots, *(pid for root in roots for pid in descendants(root))]))
 
     def end(self) -> None:
         """SIGTERM ends the node's processes with it; whatever is left is killed."""
+        left = self._all()
         self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        for raylet in self.pids("raylet/raylet"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(raylet, signal.SIGTERM)
+        with contextlib.suppress(AssertionError):
+            poll(lambda: not any(map(exists, left)), within_s=20.0, what="the node is gone")
+        for pid in filter(exists, left):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def running(named: str) -> list[int]:
+    """Processes of this machine whose command line has this text."""
+    pids = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
+    return [pid for pid in pids if named in command_of(pid)]
 
 
 def descendants(pid: int) -> list[int]:

@@ -1,28 +1,15 @@
 """A cluster's life on a real Ray cluster: up, asked, down."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.ray_head import running
 from faults.processes import exists
 
 from shoal.client import Client
 
 pytestmark = pytest.mark.end_to_end
-
-
-def running(folder: Path) -> list[str]:
-    """Command lines of processes that were told to use this folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if str(folder) in line and "-m" in line.split():
-            found.append(line)
-    return found
 
 
 def ids(target: str, axis: int) -> list[str]:
@@ -50,5 +37,5 @@ def test_a_cluster_on_ray_is_started_asked_and_ended(on_ray, axes_index, ray_sta
     assert down.returncode == 0, down.stderr
     assert json.loads(down.stdout)["was_running"]
     assert not any(exists(pid) for pid in pids)
-    assert not running(ray_state_home)
+    assert not running(str(ray_state_home))
     assert not list(ray_state_home.rglob("*.*"))
