@@ -1,6 +1,6 @@
 # Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults test-soak soak fuzz test-simulation check stubs bench \
+.PHONY: help setup demo test test-faults test-ray test-soak soak fuzz test-simulation check stubs bench \
 	bench-quality bench-index bench-building bench-overload bench-scale bench-against gpu-check clean
 SHELL := bash
 PYTHON ?= python3
@@ -30,6 +30,9 @@ test-faults: $(READY) ## every fault under load, on real processes, and docs/rel
 	rm -f .build/faults/results.jsonl
 	$(BIN)/python -m pytest tests/faults -m "not soak" $(PYTEST); \
 	code=$$?; $(BIN)/python tests/faults/report.py && exit $$code
+
+test-ray: $(READY) ## a cluster on a real Ray cluster of this machine, with its faults under load
+	$(BIN)/python -m pytest tests/ray -m "ray or not ray" $(PYTEST)
 
 test-soak: soak fuzz ## both of the following
 

@@ -21,12 +21,21 @@ def write_internal_token(path: Path) -> None:
     """
     from shoal.rpc.tokens import new_token  # noqa: PLC0415 -- the bare install reads none
 
+    write_token(path, new_token())
+
+
+def write_token(path: Path, token: str) -> None:
+    """Puts `token` at `path`, with mode 0600.
+
+    Raises:
+        StorageError: it can't be written.
+    """
     try:
         path.unlink(missing_ok=True)
         # made anew, and by nobody else: a file that was there may be open elsewhere
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         with os.fdopen(os.open(path, flags, 0o600), "w", encoding="ascii") as file:
-            file.write(new_token() + "\n")
+            file.write(token + "\n")
     except OSError as failure:
         raise StorageError(f"can't write {path}: {failure.strerror}") from failure
 
@@ -39,7 +48,8 @@ def local_credentials(state: ClusterState) -> Credentials:
     tls = None
     if state.tls_certificate:
         certificate = Path(state.tls_certificate)
-        tls = Tls(ca=certificate, server_name=_server_name(certificate, Path(state.tls_key)))
+        ca = Path(state.tls_ca) if state.tls_ca else certificate
+        tls = Tls(ca=ca, server_name=_server_name(certificate, Path(state.tls_key)))
     token = ""
     if state.internal_token:
         try:

@@ -169,8 +169,12 @@ class Child:
 
 
 def _environment() -> dict[str, str]:
-    # the operator's own token is for the operator's commands
-    ours = {name: value for name, value in os.environ.items() if name != "SHOAL_TOKEN"}
+    # the operator's own token is for the operator's commands, and RAY_* for Ray's workers
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "SHOAL_TOKEN" and not name.startswith("RAY_")
+    }
     return {**ours, **import_environment()}
 
 

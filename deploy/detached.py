@@ -16,6 +16,7 @@ from deploy.state import (
     hold_cluster,
     paths_of,
     read_state,
+    refuse_ray,
     start_time,
 )
 from shoal.child_environment import import_environment
@@ -31,6 +32,7 @@ def start_detached(name: str, command: list[str], timeout_s: float) -> ClusterSt
         ShoalError: it ended before; with its message and its exit code's class.
     """
     paths = paths_of(name)
+    refuse_ray(name)
     running = read_state(name)
     if running is not None and running.alive:
         raise LockedError(

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -14,6 +15,9 @@ from shoal.errors import ConfigError
 from shoal.internal.v1 import admin_pb2, admin_pb2_grpc
 from shoal.rpc.channel import open_sync_channel
 from shoal.rpc.status import error_of
+
+if TYPE_CHECKING:
+    from shoal.formats.manifest import Manifest
 
 _FOLLOW_TIMEOUT_S = 5.0
 _POLL_S = 0.02
@@ -43,13 +47,7 @@ def reload_cluster(
         IndexFormatError: there is no such version, or its manifest doesn't verify.
         ShoalError: the router's refusal; the old version serves on.
     """
-    place = IndexPlace(folder=Path(state.index_dir), url=state.index_url)
-    manifest = place.manifest(version)
-    if manifest.name != state.index:
-        raise ConfigError(
-            f"{place} holds index {manifest.name!r} now; the cluster serves "
-            f"{state.index!r}: end it and start another"
-        )
+    manifest = checked_manifest(state, version)
     begun_s = time.monotonic()
     request = admin_pb2.ReloadIndexRequest(index=manifest.name, version=manifest.version)
     attempt = Attempts(state.target, timeout_s, None, credentials)
@@ -70,6 +68,23 @@ def reload_cluster(
         n_passages=manifest.n_live,
         seconds=round(took_s, 3),
     )
+
+
+def checked_manifest(state: ClusterState, version: int | None) -> "Manifest":
+    """The manifest to move to, None being the live version's.
+
+    Raises:
+        ConfigError: the folder or URL holds another index by now.
+        IndexFormatError: there is no such version, or its manifest doesn't verify.
+    """
+    place = IndexPlace(folder=Path(state.index_dir), url=state.index_url)
+    manifest = place.manifest(version)
+    if manifest.name != state.index:
+        raise ConfigError(
+            f"{place} holds index {manifest.name!r} now; the cluster serves "
+            f"{state.index!r}: end it and start another"
+        )
+    return manifest
 
 
 def _until_followed(name: str, version: int) -> None:

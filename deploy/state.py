@@ -42,8 +42,11 @@ class ClusterState:
 
     `phase` is "starting", "ready" or "stopping"; `started` is the launcher's start time in the
     kernel's clock ticks since boot. Where the index lies at `index_url`, `index_dir` is its copy.
-    The last three are how this user's commands reach the router: the files of the certificate that
-    it shows, of its key, and of the cluster's own token; each empty where there is none.
+    The three after it are how this user's commands reach the router: the files of the certificate
+    that it shows, of its key, and of the cluster's own token; each empty where there is none.
+    `on` is "local" or "ray"; a cluster on Ray has no launcher (`pid` 0), `processes` are those that
+    it began with, on any node, and `ray_address` is where Ray itself is asked, HOST:PORT. `tls_ca`
+    is the file of who signed the certificate, where it was given.
     """
 
     name: str
@@ -59,11 +62,14 @@ class ClusterState:
     tls_certificate: str = ""
     tls_key: str = ""
     internal_token: str = ""
+    on: str = "local"
+    ray_address: str = ""
+    tls_ca: str = ""
 
     @property
     def alive(self) -> bool:
-        """Whether the launcher that wrote this still runs."""
-        return start_time(self.pid) == self.started
+        """Whether the launcher that wrote this still runs; Ray's clusters last until `down`."""
+        return self.on == "ray" or start_time(self.pid) == self.started
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,11 +137,22 @@ def hold_cluster(name: str) -> Iterator[ClusterPaths]:
                 f"cluster {name!r} is running already{pid}; "
                 f"end it with 'shoal down --name {name}', or choose another --name"
             ) from None
+        refuse_ray(name)
         paths.state.unlink(missing_ok=True)  # a dead launcher's
         try:
             yield paths
         finally:
             paths.state.unlink(missing_ok=True)
+
+
+def refuse_ray(name: str) -> None:
+    """LockedError where `name` is a cluster on Ray, which holds no lock."""
+    state = read_state(name)
+    if state is not None and state.on == "ray":
+        raise LockedError(
+            f"cluster {name!r} is running on Ray at {state.ray_address}; "
+            f"end it with 'shoal down --name {name}', or choose another --name"
+        )
 
 
 def forget_empty(paths: ClusterPaths) -> None:

@@ -1,31 +1,56 @@
-"""`shoal up | status | reload | down`: a cluster on this machine."""
+"""`shoal up | status | reload | down`: a cluster on this machine, or on Ray (`on_ray`)."""
 
 import asyncio
 import dataclasses
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
 from deploy.cli import flags
 from deploy.cli.credentials import completed, with_credentials
+from deploy.cli.on_ray import (
+    ray_down,
+    ray_reload,
+    ray_status,
+    ray_up,
+    refuse_ray_flags,
+    with_ray_flags,
+)
 from deploy.cli.output import counted, note, write, write_json, write_table
 from deploy.plan import UpOptions
+from deploy.state import read_state
 from shoal.credentials import Credentials
 from shoal.errors import UnavailableError
 from shoal.rpc.deadline import check_timeout
 
 
+@with_ray_flags
 def up(
     *,
     index: flags.IndexAt,
     cache_dir: flags.CacheDir = None,
     replicas: Annotated[int, typer.Option("--replicas", min=1, help="Processes a shard.")] = 1,
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="The router's port; 0 takes a free one.")
-    ] = flags.DEFAULT_PORT,
-    host: Annotated[str, typer.Option("--host", help="Where the router listens.")] = "127.0.0.1",
+        int | None,
+        typer.Option(
+            "--port",
+            min=0,
+            max=65535,
+            help="The router's port; 0 takes a free one. Default: "
+            "50051; on Ray 0, and another one means one router a node.",
+        ),
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            "--host",
+            help="Where the router listens, on Ray every process. Default: 127.0.0.1, on "
+            "Ray each node's address.",
+        ),
+    ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Serve plaintext where other machines reach it.")
     ] = False,
@@ -61,23 +86,44 @@ def up(
     ] = False,
     name: flags.Name = flags.DEFAULT_NAME,
     as_json: flags.Json = False,
+    on: Annotated[
+        Literal["local", "ray"],
+        typer.Option("--on", help="This machine, or a running Ray cluster, which keeps it up."),
+    ] = "local",
+    on_ray: Mapping[str, Any],
 ) -> None:
     """Start an encoder, the shards and a router, and keep them running.
 
-    Ctrl-C or SIGTERM ends them in order, which is a success: exit code 0.
+    Ctrl-C or SIGTERM ends them in order, which is a success: exit code 0. On Ray the command ends
+    when they are ready, and given again it rolls what has changed.
     """
     from deploy.index_place import IndexPlace
     from deploy.local import index_facts, run_cluster
 
     place = IndexPlace.of(index, cache_dir)
     place.refuse_credentials()
+    if on == "ray":
+        ray_up(
+            {
+                **on_ray, "name": name, "replicas": replicas, "port": port or 0, "host": host,
+                "device": device,
+                "index": place.url or str(place.folder), "insecure": insecure, "model": model,
+                "cache_dir": cache_dir.absolute() if cache_dir else None, "grace_s": grace_s,
+                "tls_certificate": _absolute(tls_certificate), "tls_key": _absolute(tls_key),
+                "tls_client_ca": _absolute(tls_client_ca), "tokens": _absolute(tokens),
+            },
+            start_timeout_s,
+            as_json=as_json,
+        )  # fmt: skip
+        return
+    refuse_ray_flags(on_ray)
     options = UpOptions(
         name=name,
         index_dir=place.folder,
         index_url=place.url,
         replicas=replicas,
-        host=host,
-        port=port,
+        host=host or "127.0.0.1",
+        port=flags.DEFAULT_PORT if port is None else port,
         insecure=insecure,
         device=device,
         model=model,
@@ -138,10 +184,13 @@ def _up_detached(options: UpOptions, as_json: bool) -> None:
 def status(
     *, name: flags.Name = flags.DEFAULT_NAME, as_json: flags.Json = False, given: Credentials
 ) -> None:
-    """Show the local cluster's processes, their health and versions."""
+    """Show the cluster's processes, their health and versions."""
     from deploy.status import cluster_status
 
     state = flags.running_cluster(name)
+    if state.on == "ray":
+        ray_status(state, completed(state, given), as_json=as_json)
+        return
     report = asyncio.run(cluster_status(state, completed(state, given)))
     if as_json:
         write_json({**dataclasses.asdict(report), "healthy": report.healthy})
@@ -180,6 +229,9 @@ def reload(
 
     check_timeout(timeout_s)
     state = flags.running_cluster(name)
+    if state.on == "ray":
+        ray_reload(state, version, timeout_s, completed(state, given), as_json=as_json)
+        return
     done = reload_cluster(state, version, timeout_s, completed(state, given))
     if as_json:
         write_json(dataclasses.asdict(done))
@@ -200,13 +252,17 @@ def down(
     ] = 60.0,
     as_json: flags.Json = False,
 ) -> None:
-    """End the local cluster; nothing running is no error."""
+    """End the cluster; nothing running is no error."""
     from deploy.detached import end_cluster
 
-    state = end_cluster(name, timeout_s)
+    known = read_state(name)
+    if known is not None and known.on == "ray":
+        was_running = ray_down(known)
+    else:
+        was_running = end_cluster(name, timeout_s) is not None
     if as_json:
-        write_json({"name": name, "was_running": state is not None})
-    elif state is None:
+        write_json({"name": name, "was_running": was_running})
+    elif not was_running:
         write(f"no cluster {name!r} was running")
     else:
         write(f"cluster {name!r} ended")

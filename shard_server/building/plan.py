@@ -115,6 +115,13 @@ def n_probe_for(recall: float, n_lists: int) -> int:
     return min(n_lists, MAX_N_PROBE, max(1, round(share * n_lists)))
 
 
+def peak_gpu_bytes(recipe: Recipe, *, n_rows: int, dim: int, metric: Metric) -> int:
+    """What a shard process of `n_rows` rows takes of its GPU at most: while it reloads."""
+    cost = cost_of(recipe, n_rows=n_rows, dim=dim, metric=metric, passage_bytes=0)
+    held = gpu_bytes(recipe, cost, n_rows=n_rows)
+    return LOADED_VERSIONS * (held + GPU_TEMP_BYTES) + CUDA_BYTES
+
+
 def _considered(wish: Wish) -> Iterator[tuple[str, str]]:
     """Recipes and the device they are meant for; only such as parse and can be trained."""
     n_shards = wish.n_shards or 1
@@ -164,8 +171,7 @@ def _plan(wish: Wish, text: str, device: str) -> Plan:
         shard = cost(n_rows)
         on_gpu = None
         if device == "cuda":
-            held = gpu_bytes(recipe, shard, n_rows=n_rows)
-            on_gpu = LOADED_VERSIONS * (held + GPU_TEMP_BYTES) + CUDA_BYTES
+            on_gpu = peak_gpu_bytes(recipe, n_rows=n_rows, dim=wish.dim, metric=wish.metric)
         return shard, _host_bytes(shard, device), on_gpu
 
     n_shards = wish.n_shards or _fewest_shards(wish, needs)

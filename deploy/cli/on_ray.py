@@ -1,0 +1,158 @@
+"""The commands of a cluster on Ray: what its flags mean, and how its states are shown."""
+
+import dataclasses
+import functools
+import inspect
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deploy.cli import flags
+from deploy.cli.output import counted, note, write, write_json, write_table
+from deploy.cli.plan import parse_size
+from deploy.state import ClusterState
+from shoal.credentials import Credentials
+from shoal.errors import InvalidArgumentError, UnavailableError
+
+
+def _count(flag: str, what: str) -> Any:
+    return Annotated[int | None, typer.Option(flag, min=1, help=f"On Ray: {what}. Default: 1.")]
+
+
+def _share(flag: str, what: str, default: int) -> Any:
+    said = f"On Ray: {what} reserves. Default: {default}."
+    return Annotated[float | None, typer.Option(flag, min=0, help=said)]
+
+
+def _text(flag: str, metavar: str, what: str) -> Any:
+    return Annotated[str | None, typer.Option(flag, metavar=metavar, help=f"On Ray: {what}.")]
+
+
+_FLAGS: dict[str, Any] = {
+    "ray_address": _text(
+        "--ray-address", "HOST:PORT", "the cluster. Default: RAY_ADDRESS, else this machine's"
+    ),
+    "encoders": _count("--encoders", "encoders"),
+    "routers": _count("--routers", "routers"),
+    "shard_cpus": _share("--shard-cpus", "CPUs that a shard's process", 1),
+    "encoder_cpus": _share("--encoder-cpus", "CPUs that an encoder", 1),
+    "router_cpus": _share("--router-cpus", "CPUs that a router", 1),
+    "shard_gpus": _share("--shard-gpus", "GPUs, or a share of one, that a shard's process", 0),
+    "encoder_gpus": _share("--encoder-gpus", "GPUs, or a share of one, that an encoder", 0),
+    "gpu_memory": _text(
+        "--gpu-memory", "SIZE", "memory of one GPU, 80GB, from which --shard-gpus is planned"
+    ),
+    "tls_ca": Annotated[
+        Path | None,
+        typer.Option("--tls-ca", help="On Ray: PEM file of who signed --tls-certificate."),
+    ],
+    "tls_server_name": _text(
+        "--tls-server-name", "NAME", "a name in every node's certificate. Default: its address"
+    ),
+}
+
+
+def with_ray_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the flags to a command, which gets those given as one argument, `on_ray`."""
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        given = {name: values.pop(name) for name in _FLAGS}
+        command(**values, on_ray={n: value for n, value in given.items() if value is not None})
+
+    own = [p for name, p in inspect.signature(command).parameters.items() if name != "on_ray"]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        for name, kind in _FLAGS.items()
+    ]
+    run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in (*own, *added)}
+    return run
+
+
+def refuse_ray_flags(given: Mapping[str, Any]) -> None:
+    """InvalidArgumentError where a flag of Ray's was given to a local cluster."""
+    for name in given:
+        flag = f"--{name.replace('_', '-')}"
+        raise InvalidArgumentError(f"{flag} is for --on ray; leave it out, or add that")
+
+
+def ray_up(values: Mapping[str, Any], start_timeout_s: float, *, as_json: bool) -> None:
+    """Deploys; `values` are fields of `RayOptions` and the flags above, None where not given."""
+    from deploy.ray.launch import up
+    from deploy.ray.options import ray_options
+
+    given = {name: value for name, value in values.items() if value is not None}
+    ray_address = given.pop("ray_address", None)
+    if "gpu_memory" in given:
+        given["gpu_memory_bytes"] = parse_size(given.pop("gpu_memory"))
+    begun_s = time.monotonic()
+
+    def say(line: str) -> None:
+        note(f"{time.monotonic() - begun_s:7.1f} s  {line}")
+
+    state = up(ray_options(given), ray_address, start_timeout_s, say)
+    if as_json:
+        write_json(dataclasses.asdict(state))
+        return
+    write_table(("replica", "address"), [(p.name, p.address) for p in state.processes])
+    write(f"ready: index {state.index!r} version {state.version} at {state.target}")
+    write(f"end it with: shoal down{flags.name_flag(state.name)}")
+
+
+def ray_status(state: ClusterState, given: Credentials, *, as_json: bool) -> None:
+    """Shows who runs where; exit code 69 where something that should serve does not."""
+    from deploy.ray.status import cluster_status
+
+    report = cluster_status(state, given)
+    if as_json:
+        write_json({**dataclasses.asdict(report), "healthy": report.healthy})
+    else:
+        write(
+            f"cluster {report.name!r} on Ray at {state.ray_address}: {report.application}, index "
+            f"{report.index!r} version {report.version or 'unknown'}, target {report.target}"
+        )
+        write_table(
+            ("replica", "node", "address", "phase", "restarts", "routers say"),
+            [
+                (f"{r.deployment}.{r.replica}", r.host, r.address, r.phase, r.n_restarts,
+                 ", ".join(r.router_views))
+                for r in report.replicas
+            ],
+        )  # fmt: skip
+        for deployment in report.deployments:
+            if deployment.n_running < deployment.n_wanted:
+                write(
+                    f"{deployment.name}: {deployment.n_running} of {deployment.n_wanted} running "
+                    f"{deployment.message}".rstrip()
+                )
+    if not report.healthy:
+        raise typer.Exit(UnavailableError.exit_code)
+
+
+def ray_reload(
+    state: ClusterState, version: int | None, timeout_s: float, given: Credentials, *, as_json: bool
+) -> None:
+    """Moves all routers, and pins the version."""
+    from deploy.ray.reload import reload_cluster
+
+    done = reload_cluster(state, version, timeout_s, given)
+    if as_json:
+        write_json(dataclasses.asdict(done))
+    elif done.old == done.version:
+        write(f"index {done.index!r} is at version {done.version} already")
+    else:
+        write(
+            f"index {done.index!r} moved from version {done.old} to {done.version} in "
+            f"{done.seconds:.1f} s: {counted(done.n_passages, 'passage')}"
+        )
+
+
+def ray_down(state: ClusterState) -> bool:
+    """Ends it; returns whether it was running."""
+    from deploy.ray.launch import down
+
+    return down(state, note)

@@ -1,0 +1,78 @@
+"""Announces one replica to routers: who serves what, said again before its lease ends.
+
+Rule: straight to each router over gRPC, so that a registry that is down stops nothing. A router
+that doesn't answer is told again at the next beat. Knows nothing of Ray, and keeps no task.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import grpc
+
+from deploy.plan import IndexFacts
+from deploy.ray.registry import LEASE_S, Part
+from shoal.credentials import Credentials
+from shoal.internal.v1 import admin_pb2 as pb
+from shoal.internal.v1 import admin_pb2_grpc
+from shoal.rpc.channel import open_channel
+
+_TIMEOUT_S = 0.8
+
+
+def announcement(
+    part: Part,
+    index: IndexFacts,
+    *,
+    address: str,
+    version: int,
+    fingerprint: str,
+    leaving: bool = False,
+) -> pb.AnnounceRequest:
+    """What a shard or an encoder says of itself. Pure.
+
+    `version` is the pinned one, `fingerprint` that of an encoder's question tower.
+    """
+    request = pb.AnnounceRequest(address=address, lease_ms=int(LEASE_S * 1000), leaving=leaving)
+    if part.role == "shard":
+        request.shard.CopyFrom(
+            pb.ShardRole(
+                index=index.name, shard=part.shard, n_shards=index.n_shards, version=version
+            )
+        )
+    else:
+        request.encoder.CopyFrom(pb.EncoderRole(question_fingerprint=fingerprint))
+    return request
+
+
+class Announcer:
+    """Connections to the routers that were told of last."""
+
+    def __init__(self) -> None:
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def announce(
+        self, request: pb.AnnounceRequest, routers: Sequence[str], credentials: Credentials
+    ) -> dict[str, str]:
+        """Tells all routers at once; returns those that refused or didn't answer, and why."""
+        for gone in set(self._channels) - set(routers):
+            await self._channels.pop(gone).close()
+        faults = await asyncio.gather(*(self._tell(request, r, credentials) for r in routers))
+        return {r: fault for r, fault in zip(routers, faults, strict=True) if fault}
+
+    async def _tell(
+        self, request: pb.AnnounceRequest, router: str, credentials: Credentials
+    ) -> str:
+        if router not in self._channels:
+            self._channels[router] = open_channel(router, credentials)
+        stub = admin_pb2_grpc.AdminServiceStub(self._channels[router])
+        try:
+            await stub.Announce(request, timeout=_TIMEOUT_S, metadata=credentials.metadata)
+        except grpc.RpcError as failure:
+            return f"{failure.code().name}: {failure.details()}"
+        return ""
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        for channel in self._channels.values():
+            await channel.close()
+        self._channels.clear()

@@ -1,0 +1,109 @@
+"""The command's connection to a running Ray cluster, and to Serve in it."""
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from shoal.errors import ConfigError, UnavailableError
+
+if TYPE_CHECKING:
+    from ray.serve.schema import ApplicationStatusOverview
+
+_CONNECT_S = 3.0
+
+
+@contextlib.contextmanager
+def connected(ray_address: str | None) -> Iterator[str]:
+    """Connects to the Ray cluster at HOST:PORT, None being this machine's (or RAY_ADDRESS').
+
+    Yields the address of its GCS; Ray's own lines don't reach the terminal.
+
+    Raises:
+        ConfigError: an address of Ray's client, whose commands run elsewhere.
+        UnavailableError: no cluster there.
+    """
+    import ray  # noqa: PLC0415 -- `shoal --help` does without it
+
+    address = ray_address or os.environ.get("RAY_ADDRESS") or "auto"
+    if "://" in address:
+        raise ConfigError(
+            f"--ray-address must be HOST:PORT of the cluster's GCS, not {address!r}; from outside "
+            "the cluster, submit a job: ray job submit -- shoal up --on ray ..."
+        )
+    if address != "auto":
+        _check_reachable(address)
+    # Serve sets its logger's level again when it starts
+    logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.ERROR)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as failure:
+        why = str(failure).partition("\n")[0]
+        raise UnavailableError(
+            f"no Ray cluster is to be reached ({why}); start one with 'ray start --head', or "
+            "name one with --ray-address"
+        ) from failure
+    try:
+        yield str(ray.get_runtime_context().gcs_address)
+    finally:
+        ray.shutdown()
+
+
+def serve_client() -> Any:
+    """Serve's client, with Serve started where it wasn't: without its HTTP and gRPC proxies."""
+    from ray import serve  # noqa: PLC0415 -- as above
+    from ray.serve.context import _get_global_client  # noqa: PLC0415 -- the declarative API
+
+    serve.start(proxy_location="Disabled")
+    return _get_global_client()
+
+
+def end_serve() -> None:
+    """Ends Serve, with what runs in it."""
+    from ray import serve  # noqa: PLC0415 -- as above
+
+    serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+def serve_statuses() -> "Mapping[str, ApplicationStatusOverview]":
+    """What Serve says of its applications, by name."""
+    from ray import serve  # noqa: PLC0415 -- as above
+
+    return serve.status().applications
+
+
+def node_hosts() -> list[str]:
+    """The addresses that Ray gives its live nodes."""
+    import ray  # noqa: PLC0415 -- as above
+
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return [str(node["NodeManagerAddress"]) for node in nodes if node["Alive"]]
+
+
+def cluster_cpus() -> float:
+    """The CPUs of the Ray cluster's live nodes, used or not."""
+    import ray  # noqa: PLC0415 -- as above
+
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return float(resources.get("CPU", 0))
+
+
+def own_runtime_env() -> dict[str, Any]:
+    """The runtime environment of the Ray job that this process is; empty outside of one."""
+    import ray  # noqa: PLC0415 -- as above
+
+    return dict(ray.get_runtime_context().runtime_env)
+
+
+def _check_reachable(address: str) -> None:
+    """Asks the port first: Ray itself waits long for a cluster that is gone."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+    except (OSError, ValueError) as failure:
+        raise UnavailableError(
+            f"no Ray cluster answers at {address} ({failure}); start one with 'ray start --head', "
+            "or name one with --ray-address"
+        ) from failure

@@ -1,0 +1,50 @@
+"""Which share of a GPU one replica of a shard needs, by the index's own plan. Pure."""
+
+import math
+from typing import TYPE_CHECKING
+
+from shoal.errors import ConfigError
+
+if TYPE_CHECKING:
+    from shoal.formats.manifest import Manifest
+
+_STEPS = 10_000
+"""Ray counts a device in ten-thousandths."""
+
+
+def gpu_share(shard_bytes: int, gpu_bytes: int) -> float:
+    """The `num_gpus` that a replica reserves: above 0, at most 1, rounded up.
+
+    Args:
+        shard_bytes: what a shard's process holds on its GPU at its peak, while it reloads.
+        gpu_bytes: one GPU's memory.
+
+    Raises:
+        ConfigError: one GPU does not hold a shard.
+    """
+    if shard_bytes > gpu_bytes:
+        raise ConfigError(
+            f"a shard needs {shard_bytes / 1e9:,.1f} GB of GPU memory while it reloads and "
+            f"--gpu-memory is {gpu_bytes / 1e9:,.1f} GB; build the index with more --shards or "
+            "smaller codes"
+        )
+    return math.ceil(_STEPS * shard_bytes / gpu_bytes) / _STEPS
+
+
+def shard_gpu_bytes(manifest: "Manifest") -> int:
+    """What the largest shard of this version needs on a GPU at its peak, in bytes.
+
+    Raises:
+        ConfigError: the index can't be served from a GPU.
+    """
+    from shard_server.building.plan import peak_gpu_bytes  # noqa: PLC0415 -- with GPUs alone
+    from shard_server.building.recipe import Recipe  # noqa: PLC0415 -- with GPUs alone
+
+    if "cuda" not in manifest.devices:
+        raise ConfigError(
+            f"index {manifest.name!r} was built for {', '.join(manifest.devices)}; leave out "
+            "--gpu-memory, or build it with --for gpu"
+        )
+    recipe = Recipe.parse(manifest.recipe, manifest.dim)
+    n_rows = max(sum(segment.n_rows for segment in shard.segments) for shard in manifest.shards)
+    return peak_gpu_bytes(recipe, n_rows=n_rows, dim=manifest.dim, metric=manifest.metric)

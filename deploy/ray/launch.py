@@ -1,0 +1,171 @@
+"""`shoal up | down --on ray`: deploys the application, waits for it, and remembers it.
+
+The command ends when the cluster is ready: Ray keeps it running. What this machine remembers of it
+is one `ClusterState`, as of a local cluster.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from deploy.access import write_token
+from deploy.local import index_facts
+from deploy.plan import IndexFacts
+from deploy.ray.application import app_config, applied_configs, apply, is_ours, program_mark
+from deploy.ray.connection import (
+    cluster_cpus,
+    connected,
+    end_serve,
+    node_hosts,
+    own_runtime_env,
+    serve_client,
+    serve_statuses,
+)
+from deploy.ray.members import Roll, await_serving
+from deploy.ray.options import RayOptions, check_doors
+from deploy.ray.processes import lacking_cpus, plan_deployments
+from deploy.ray.progress import Progress, failure_of
+from deploy.ray.registry import Member
+from deploy.state import (
+    ClusterState,
+    ProcessState,
+    forget_empty,
+    paths_of,
+    read_state,
+    write_state,
+)
+from shoal.errors import LockedError, UnavailableError
+
+Say = Callable[[str], None]
+
+_POLL_S = 0.3
+
+
+def up(
+    options: RayOptions, ray_address: str | None, start_timeout_s: float, say: Say
+) -> ClusterState:
+    """Deploys the cluster, or rolls the one of that name to these options; returns when it serves.
+
+    Raises:
+        LockedError: a local cluster has the name, or an application that is not ours.
+        ConfigError: doors that stand open, options that fit no index.
+        ShoalError: a process could not start; what was new has been ended.
+        UnavailableError: no Ray cluster, or not ready in time.
+    """
+    state = read_state(options.name)
+    if state is not None and state.on == "local" and state.alive:
+        raise LockedError(
+            f"cluster {options.name!r} is running locally, pid {state.pid}; end it with 'shoal "
+            f"down --name {options.name}', or choose another --name"
+        )
+    facts = index_facts(options.place)
+    plans = plan_deployments(options, facts, options.shard_gpus)
+    counts = {plan.part.name: plan.n_replicas for plan in plans}
+    options = options.model_copy(update={"program": options.program or program_mark()})
+    with connected(ray_address) as gcs:
+        check_doors(options, node_hosts())
+        if told := lacking_cpus(plans, cluster_cpus()):
+            say(told)
+        client = serve_client()
+        before = applied_configs(client).get(options.name)
+        if before is not None and not is_ours(before):
+            raise LockedError(f"an application {options.name!r} runs on this Ray cluster, and is "
+                              "none of Shoal's; choose another --name")  # fmt: skip
+        apply(client, app_config(options, counts, own_runtime_env()))
+        until_s = time.monotonic() + start_timeout_s
+        try:
+            _until_running(options.name, counts, until_s, say)
+            roll = await_serving(options, facts, until_s)
+        except BaseException:  # Ctrl-C too: what isn't ready must not stay
+            if before is None:
+                _delete(client, options.name)
+            raise
+        return _remember(options, facts, gcs, roll)
+
+
+def down(state: ClusterState, say: Say) -> bool:
+    """Ends the application and forgets it; returns whether it was running.
+
+    Serve itself ends with its last application. A Ray cluster whose GCS is gone can be told
+    nothing: what its nodes still run ends with them.
+    """
+    was_running = False
+    try:
+        with connected(state.ray_address):
+            client = serve_client()
+            was_running = state.name in serve_statuses()
+            _delete(client, state.name)
+    except UnavailableError:
+        say(
+            f"Ray does not answer at {state.ray_address}: cluster {state.name!r} is forgotten "
+            "here, and what is left of it ends with 'ray stop' on each node"
+        )
+    paths = paths_of(state.name)
+    paths.internal_token.unlink(missing_ok=True)
+    paths.state.unlink(missing_ok=True)
+    forget_empty(paths)
+    return was_running
+
+
+def _delete(client: Any, name: str) -> None:
+    client.delete_apps([name], blocking=True)
+    if not set(serve_statuses()) - {name}:
+        end_serve()
+
+
+def _until_running(name: str, counts: Mapping[str, int], until_s: float, say: Say) -> None:
+    progress = Progress(counts=counts)
+    while True:
+        status = serve_statuses().get(name)
+        if status is not None:
+            progress, lines = progress.seen(status)
+            for line in lines:
+                say(line)
+            if status.status == "RUNNING" and progress.whole:
+                return
+            if failure := failure_of(status):
+                raise failure
+        if time.monotonic() > until_s:
+            raise UnavailableError(f"the cluster did not start in time: {progress.missing}")
+        time.sleep(_POLL_S)
+
+
+def _remember(options: RayOptions, facts: IndexFacts, gcs: str, roll: Roll) -> ClusterState:
+    paths = paths_of(options.name)
+    paths.state.parent.mkdir(parents=True, exist_ok=True)
+    if options.tokens is not None:
+        paths.folder.mkdir(exist_ok=True)
+        write_token(paths.internal_token, roll.told.token)
+    state = ClusterState(
+        name=options.name,
+        pid=0,
+        started=0,
+        phase="ready",
+        target=roll.target,
+        index_dir=str(options.place.folder),
+        index=facts.name,
+        version=roll.version,
+        processes=tuple(process_of(member) for member in roll.members),
+        index_url=options.place.url,
+        tls_certificate=str(options.tls_certificate or ""),
+        tls_key=str(options.tls_key or ""),
+        internal_token=str(paths.internal_token) if options.tokens else "",
+        on="ray",
+        ray_address=gcs,
+        tls_ca=str(options.tls_ca or ""),
+    )
+    write_state(paths, state)
+    return state
+
+
+def process_of(member: Member) -> ProcessState:
+    """A replica as a cluster's state has its processes; pids are its node's."""
+    return ProcessState(
+        name=f"{member.part.name}.{member.replica}",
+        role=member.part.role,
+        pid=member.pid,
+        started=0,
+        address=member.address,
+        n_restarts=member.n_restarts,
+        log=member.log,
+    )

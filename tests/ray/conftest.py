@@ -1,0 +1,98 @@
+"""One Ray cluster a session, and the `shoal` command beside it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes.bare_encode import BareEncode
+from fakes.ray_head import RayHead
+from faults import stub
+from faults.index import MiniIndex
+from faults.oracle import Oracle
+from faults.processes import ROOT
+
+from shard_server.building import BuildOptions, build_index
+from shoal.formats.versions import load_manifest
+
+DIM = 8
+
+
+class UnitAxes:
+    """Passage i's vector is axis i: the exact answer to any query can be read off it."""
+
+    contract = None
+    dim = DIM
+
+    def __call__(self, titles, texts):
+        return np.eye(DIM, dtype=np.float32)[[int(text.split()[-1]) for text in texts]]
+
+
+@pytest.fixture(scope="session")
+def axes_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight passages in two shards, without an encoder."""
+    from shard_server.building.read import read_corpus
+
+    folder = tmp_path_factory.mktemp("axes")
+    lines = [f'{{"_id": "p{i}", "title": "", "text": "passage {i}"}}' for i in range(DIM)]
+    (folder / "corpus.jsonl").write_text("\n".join(lines))
+    passages = read_corpus(str(folder / "corpus.jsonl"))
+    build_index(folder / "index", passages, UnitAxes(), BuildOptions(name="axes", n_shards=2))
+    return folder / "index"
+
+
+@pytest.fixture(scope="module")
+def mini(tmp_path_factory: pytest.TempPathFactory) -> MiniIndex:
+    """Version 1 of 20,000 passages in two shards; a test may add versions."""
+    folder = tmp_path_factory.mktemp("mini") / stub.NAME
+    options = BuildOptions(
+        name=stub.NAME, recipe=stub.RECIPE, n_shards=2, max_training_vectors=2_000
+    )
+    build_index(folder, stub.passages(0, stub.N_PASSAGES), BareEncode(), options)
+    return MiniIndex(folder=folder, manifests={1: load_manifest(folder, 1)})
+
+
+@pytest.fixture(scope="module")
+def mini_oracle(mini: MiniIndex) -> Oracle:
+    return Oracle(mini, np.stack([stub.vector_of(f"question {i}") for i in range(64)]))
+
+
+@pytest.fixture(scope="session")
+def rate(pytestconfig: pytest.Config) -> float:
+    """Queries a second of the open loop."""
+    return pytestconfig.getoption("--rate")
+
+
+@pytest.fixture(scope="session")
+def ray_state_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the commands and the nodes of the session keep their files."""
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(scope="session")
+def ray_head(ray_state_home: Path) -> Iterator[RayHead]:
+    head = RayHead(ray_state_home)
+    try:
+        yield head.wait_started()
+    finally:
+        head.end()
+
+
+@pytest.fixture(scope="module")
+def on_ray(
+    ray_head: RayHead, ray_state_home: Path
+) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """`on_ray("up", ...)`: the command against the session's cluster; ends what it left running."""
+
+    def run(*arguments: str, timeout_s: float = 150.0) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "deploy.cli.main", *arguments], capture_output=True, text=True,
+            timeout=timeout_s, check=False, cwd=ROOT, env={**os.environ, **ray_head.environment},
+        )  # fmt: skip
+
+    yield run
+    for state in (ray_state_home / "shoal").glob("*.json"):
+        run("down", "--name", state.stem)
