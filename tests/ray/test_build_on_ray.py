@@ -1,5 +1,6 @@
 """A build on real Ray is the local one, and goes on from where either was killed."""
 
+import errno
 import json
 import shutil
 import signal
@@ -17,6 +18,7 @@ from faults.processes import ROOT, poll
 
 from shard_server.building import build_index, read_corpus, verify_index
 from shard_server.building.vectors import read_stored
+from shoal.errors import StorageError, UnavailableError
 from shoal.formats.ids import IdFile
 from shoal.formats.manifest import Manifest
 from shoal.formats.passages import TEXT_COLUMNS, PassageFile
@@ -198,3 +200,46 @@ def test_a_cluster_that_is_not_there_is_told_in_one_line(tmp_path, ray_head):
     assert line.startswith("shoal: error: no Ray cluster is to be reached (127.0.0.1:1")
     assert "ray start --head" in line
     assert not (tmp_path / "index").exists()
+
+
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [
+        (StorageError("the disk is full"), StorageError),
+        (OSError(errno.ENOSPC, "No space left on device"), OSError),
+        (ConnectionResetError("the GCS is gone"), UnavailableError),
+        (ValueError("a bug in an actor"), UnavailableError),
+    ],
+)
+def test_a_failure_is_what_caused_it(cause, told):
+    """A full disk sweeps a build's work and a lost cluster keeps it: one is not the other."""
+    from ray.exceptions import RayError, RayTaskError
+
+    from deploy.ray.building.failures import as_our_own
+
+    wrapped = RayTaskError("f", "Traceback ...", cause).as_instanceof_cause()
+    assert isinstance(wrapped, RayError)
+    with pytest.raises(Exception) as raised, as_our_own():  # noqa: PT011 -- told below
+        raise wrapped
+    assert type(raised.value) is told
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        (
+            "Traceback (most recent call last):\n  x.py:1\nValueError: a bug\nFailed to apply UDF",
+            "ValueError: a bug",
+        ),
+        (
+            "The actor died unexpectedly.\n\tclass_name: ChunkEncoder",
+            "The actor died unexpectedly.",
+        ),
+        ("", "RuntimeError"),
+    ],
+)
+def test_a_failure_of_ray_is_told_in_a_line(said, line):
+    """Ray's messages are tracebacks with advice behind them."""
+    from deploy.ray.building.failures import first_line
+
+    assert first_line(RuntimeError(said)) == line

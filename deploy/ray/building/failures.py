@@ -4,6 +4,7 @@ Rule: what our code refused there is raised here as it is; what befell Ray is Un
 the work so far is kept.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,9 @@ from ray.data.exceptions import ExecutionTimeoutError, SystemException
 from shoal.errors import ShoalError, UnavailableError
 
 _OF_RAY = (ray.exceptions.RayError, SystemException, ExecutionTimeoutError)
+_ERROR = re.compile(r"[\w.]*(Error|Exception)\b")
+_NOT_OURS = (*_OF_RAY, ConnectionError, TimeoutError)
+"""Those two are OSErrors, but of Ray's connections, and no disk's."""
 
 
 @contextmanager
@@ -39,12 +43,12 @@ def as_our_own() -> Iterator[None]:
 
 
 def first_line(failure: BaseException) -> str:
-    """The message without the traceback that Ray adds, which ends in the cause."""
-    lines = [line for line in str(failure).strip().splitlines() if line.strip()]
-    if not lines:
-        return type(failure).__name__
-    has_traceback = any("Traceback" in line or "ray::" in line for line in lines)
-    return (lines[-1] if has_traceback else lines[0]).strip()[:300]
+    """The error at the end of the traceback that Ray tells, without what Ray Data adds to it; the
+    first line where there is none.
+    """
+    lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
+    errors = [line for line in lines if _ERROR.match(line)]
+    return [type(failure).__name__, *lines[:1], *errors[-1:]][-1][:300]
 
 
 def _own(failure: BaseException) -> Iterator[BaseException]:
@@ -56,6 +60,6 @@ def _own(failure: BaseException) -> Iterator[BaseException]:
         if error is None or id(error) in seen:
             continue
         seen.add(id(error))
-        if isinstance(error, ShoalError | OSError) and not isinstance(error, _OF_RAY):
+        if isinstance(error, ShoalError | OSError) and not isinstance(error, _NOT_OURS):
             yield error
-        left += [getattr(error, "cause", None), error.__cause__, error.__context__]
+        left += [error.__cause__, getattr(error, "cause", None)]
