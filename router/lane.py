@@ -43,6 +43,8 @@ class Rider(Generic[Payload, Reply]):
     deadline: Deadline
     since_s: float
     answer: "asyncio.Future[Reply]" = field(repr=False)
+    ride: "_LastOff | None" = field(default=None, repr=False)
+    """The call that it travels with; None in the queue."""
 
 
 Call = Callable[[Sequence[Payload], float], Awaitable[Sequence[Reply]]]
@@ -127,7 +129,7 @@ class Lane(Generic[Payload, Reply]):
             return rider.answer
         self._waiting[rider] = None
         self._n_waiting += n_items
-        rider.answer.add_done_callback(lambda _answer: self._take(rider))
+        rider.answer.add_done_callback(lambda _answer: self._leave(rider))
         if not self._woken and self._in_flight < MAX_IN_FLIGHT:
             self._woken = True
             loop.call_soon(self._wake)
@@ -137,6 +139,12 @@ class Lane(Generic[Payload, Reply]):
         """Ends what waits with UnavailableError, and everything submitted from now on."""
         self._closed = True
         _fail(list(self._waiting), UnavailableError("the connection was closed"))
+
+    def _leave(self, rider: Rider[Payload, Reply]) -> None:
+        if rider.ride is not None:
+            rider.ride.leave()
+        else:
+            self._take(rider)
 
     def _take(self, rider: Rider[Payload, Reply]) -> None:
         if rider in self._waiting:
@@ -160,7 +168,10 @@ class Lane(Generic[Payload, Reply]):
                 self._bulk_in_flight += riders[0].is_bulk
                 key = riders[0].key
                 self._riding[key] = self._riding.get(key, 0) + _n_items(riders)
-                self._tasks.create_task(self._ride(riders))
+                leaving = _LastOff(len(riders))
+                for rider in riders:
+                    rider.ride = leaving
+                self._tasks.create_task(self._ride(riders, leaving))
 
     def _next_batch(self) -> list[Rider[Payload, Reply]]:
         """Who should leave now; nobody, and a later look, where what waits is held for company."""
@@ -191,12 +202,9 @@ class Lane(Generic[Payload, Reply]):
             self._look_again = loop.call_later(look_again_s, self._wake)
         return []
 
-    async def _ride(self, batch: list[Rider[Payload, Reply]]) -> None:
+    async def _ride(self, batch: list[Rider[Payload, Reply]], leaving: "_LastOff") -> None:
         n_items = _n_items(batch)
-        task = asyncio.current_task()
-        leaving = _LastOff(task, len(batch))
-        for rider in batch:
-            rider.answer.add_done_callback(leaving)
+        leaving.call = task = asyncio.current_task()
         failure: Exception = UnavailableError("the connection was closed before the answer came")
         replies: list[tuple[Rider[Payload, Reply], Reply]] = []
         try:
@@ -243,20 +251,22 @@ async def _land(replies: Sequence[tuple[Rider[Payload, Reply], Reply]]) -> None:
 class _LastOff:
     """Cancels a call when every rider has left before it arrived."""
 
-    def __init__(self, call: "asyncio.Task[None] | None", n_riders: int) -> None:
-        self._call = call
+    def __init__(self, n_riders: int) -> None:
         self._left = 0
         self._n_riders = n_riders
         self.arrived = False
+        self.call: asyncio.Task[None] | None = None
+        """None before its first step, which the loop takes before it tells of any leaving."""
 
     @property
     def all_left(self) -> bool:
         return self._left == self._n_riders
 
-    def __call__(self, _answer: "asyncio.Future[Reply]") -> None:
+    def leave(self) -> None:
+        """One rider less, answered or gone."""
         self._left += 1
-        if self.all_left and not self.arrived and self._call is not None:
-            self._call.cancel()
+        if self.all_left and not self.arrived and self.call is not None:
+            self.call.cancel()
 
 
 def _n_items(batch: Sequence[Rider[Payload, Reply]]) -> int:

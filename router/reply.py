@@ -70,7 +70,8 @@ def _add_results(response: pb.SearchResponse, found: Found) -> None:
             if part == NO_HIT:
                 break
             shard = found.shards[part]
-            hit = add_hit(score=score, accuracy=accuracy, ordinal=ordinal, shard=shard)
+            hit = add_hit()  # field by field: keywords take a fifth longer
+            hit.score, hit.accuracy, hit.ordinal, hit.shard = score, accuracy, ordinal, shard
             _fill(hit.passage, found.passages[shard], place)
 
 

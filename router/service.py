@@ -122,7 +122,7 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
             with self._registry.users.hold(index.name, index.version):
                 found = await self._searcher.search(query, served, index, deadline)
             metrics.QUERIES.inc(query.n_queries)
-            _observe(found.timings)
+            _observe(found.timings, has_texts=bool(query.texts))
             clocked = reply.Clocked(queue_s=queue_s, total_s=time.monotonic() - begun_s)
             response = reply.to_response(query, found, clocked)
         response.request_id = current_request_id()
@@ -155,8 +155,9 @@ def _item_deadline(item: pb.StreamSearchRequest) -> Deadline:
     return Deadline.after(item.timeout_ms / 1e3)
 
 
-def _observe(timings: Timings) -> None:
-    _STAGES["encode"].observe(timings.encode_s)
+def _observe(timings: Timings, *, has_texts: bool) -> None:
+    if has_texts:  # vectors have no such stage
+        _STAGES["encode"].observe(timings.encode_s)
     _STAGES["search"].observe(timings.search_s)
     _STAGES["merge"].observe(timings.merge_s)
     _STAGES["fetch"].observe(timings.fetch_s)

@@ -75,9 +75,10 @@ def rows_from_proto(messages: Sequence[pb.Vectors], dim: int, fields: Sequence[s
         matrix = matrix.reshape(-1, dim)
     else:
         matrix = np.vstack([_values(m, f) for m, f in zip(messages, fields, strict=True)])
-    bad_rows = np.flatnonzero(~_sound(matrix).all(axis=1))
-    if bad_rows.size:
-        _finite(matrix[bad_rows[:1]], fields[bad_rows[0]])
+    sound = _sound(matrix)
+    if not sound.all():
+        bad_row = np.flatnonzero(~sound.all(axis=1))[0]
+        _finite(matrix[bad_row : bad_row + 1], fields[bad_row])
     return matrix
 
 
