@@ -10,13 +10,12 @@ import typer
 from deploy.cli import flags
 from deploy.cli.credentials import credentials_for, with_credentials
 from deploy.cli.output import counted, note, write, write_json, write_table
-from shoal.client import Client
 from shoal.credentials import Credentials
 from shoal.errors import InvalidArgumentError, UnavailableError
-from shoal.requests import SearchOptions
 
-if TYPE_CHECKING:  # needs hdrhistogram, which the bare install hasn't
+if TYPE_CHECKING:  # the first needs hdrhistogram, which the bare install hasn't
     from shoal.bench.report import LoadReport
+    from shoal.requests import SearchOptions
 
 
 @with_credentials
@@ -54,6 +53,7 @@ def bench(
     """Put load on a running cluster: --rate R (open loop) or --clients N (closed loop)."""
     from shoal.bench import LoadPlan
     from shoal.bench.load import measure, refuse_bad_plan
+    from shoal.client import Client
     from shoal.evaluation.files import read_queries
 
     if queries is not None and vectors is not None:

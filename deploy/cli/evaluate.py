@@ -11,11 +11,11 @@ from deploy.cli.evaluate_output import write_results
 from deploy.cli.output import progress
 from shoal.credentials import Credentials
 from shoal.errors import ConfigError
-from shoal.requests import SearchOptions
 
 if TYPE_CHECKING:
     from deploy.evaluation.run import SetResult
     from deploy.evaluation.sources import SetSource
+    from shoal.requests import SearchOptions
 
 
 @with_credentials

@@ -3,17 +3,19 @@
 import dataclasses
 import shutil
 import textwrap
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deploy.cli import flags
 from deploy.cli.credentials import credentials_for, with_credentials
 from deploy.cli.output import counted, write, write_json
-from shoal.answers import Accuracy, Answer, Outcome
-from shoal.client import DEFAULT_TIMEOUT_S, Client
 from shoal.credentials import Credentials
-from shoal.requests import SearchOptions
+from shoal.rpc.deadline import DEFAULT_TIMEOUT_S
+
+if TYPE_CHECKING:
+    from shoal.answers import Answer
+    from shoal.requests import SearchOptions
 
 
 @with_credentials
@@ -41,6 +43,8 @@ def search(
     given: Credentials,
 ) -> None:
     """Ask a running cluster one question."""
+    from shoal.client import Client
+
     options: SearchOptions = {
         "k": k,
         "index": index,
@@ -62,8 +66,10 @@ def search(
         show_answer(answer)
 
 
-def show_answer(answer: Answer) -> None:
+def show_answer(answer: "Answer") -> None:
     """Writes hits with their text, and one line on how they were found."""
+    from shoal.answers import Accuracy, Outcome
+
     width = min(100, shutil.get_terminal_size((100, 24)).columns)
     for rank, hit in enumerate(answer.hits, start=1):
         write(

@@ -44,9 +44,9 @@ def state_home(tmp_path, monkeypatch) -> Path:
     return tmp_path / "state" / "shoal"
 
 
-@pytest.fixture
-def shoal(state_home):
-    """`shoal("up", ...)`: the command in a process of its own; ends what it left running."""
+@pytest.fixture(scope="session")
+def run_shoal():
+    """`run_shoal("up", ...)`: the command in a process of its own."""
 
     def run(*arguments: str, timeout_s: float = 90.0) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -54,9 +54,15 @@ def shoal(state_home):
             cwd=ROOT,
         )  # fmt: skip
 
-    yield run
+    return run
+
+
+@pytest.fixture
+def shoal(run_shoal, state_home):
+    """As `run_shoal`, with a state folder of the test's own; ends what it left running."""
+    yield run_shoal
     for state in state_home.glob("*.json"):
-        run("down", "--name", state.stem, "--timeout-s", "5")
+        run_shoal("down", "--name", state.stem, "--timeout-s", "5")
 
 
 def command(*arguments: str) -> list[str]:

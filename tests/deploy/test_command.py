@@ -134,6 +134,13 @@ def test_the_bare_install_can_search():
     assert "no server answers" in done.stderr
 
 
+def test_a_command_that_asks_nothing_loads_no_client():
+    """`shoal status` is typed all day: numpy and the messages were two thirds of its start."""
+    code = "import sys, deploy.cli.main; print({'numpy', 'google.protobuf'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "set()\n"), done.stderr
+
+
 def test_config_show_prints_what_a_process_would_run_with(capsys, monkeypatch, tmp_path):
     """File, environment and flags, each over the one before."""
     (tmp_path / "router.yaml").write_text("topology: from-file\nport: 1\nhost: localhost\n")

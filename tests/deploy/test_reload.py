@@ -53,6 +53,32 @@ def build(index_dir, n_shards: int = 2, encode=None) -> int:
     return build_index(index_dir, passages, encode or Axes(), options).version
 
 
+@pytest.fixture(scope="module")
+def at_version_1(tmp_path_factory, run_shoal):
+    """A running cluster of two shards over version 1, which tests leave there: its folder."""
+    folder = tmp_path_factory.mktemp("at-1")
+    build(folder / "built")
+    shutil.copytree(folder / "built", folder / "index")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        patch.setenv("SHOAL_ROUTER__RELEASE_AFTER_S", "0.2")
+        try:
+            up = run_shoal("up", "--index", str(folder / "index"), "--port", "0", "--detach")
+            assert up.returncode == 0, up.stderr
+            yield folder
+        finally:
+            run_shoal("down", "--timeout-s", "5")
+
+
+@pytest.fixture
+def index_at_1(at_version_1, shoal, monkeypatch):
+    """The folder of the running cluster's index, as it was built; `shoal` finds the cluster."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(at_version_1 / "state"))
+    shutil.rmtree(at_version_1 / "index")
+    shutil.copytree(at_version_1 / "built", at_version_1 / "index")
+    return at_version_1 / "index"
+
+
 @pytest.fixture
 def cluster(tmp_path, shoal, monkeypatch):
     """A running cluster of two shards over version 1."""
@@ -212,16 +238,14 @@ def other_index(index_dir) -> None:
     ],
     ids=["corrupt", "shards", "encoder", "manifest", "other"],
 )
-async def test_a_version_that_does_not_fit_is_refused(
-    cluster, tmp_path, shoal, eventually, change, told
-):
+async def test_a_version_that_does_not_fit_is_refused(index_at_1, shoal, eventually, change, told):
     """One line that says why; no search fails meanwhile, and nothing of it stays open."""
 
     def reload():
-        change(tmp_path / "index")
+        change(index_at_1)
         return shoal("reload")
 
-    versions, _, refused = await under_load(cluster.target, reload)
+    versions, _, refused = await under_load(read_state("default").target, reload)
     assert set(versions) == {1}
     assert refused.returncode == 78
     assert told in refused.stderr
@@ -237,9 +261,9 @@ def test_a_reload_without_a_cluster_is_one_line(shoal):
     assert "shoal up" in done.stderr
 
 
-async def test_a_version_that_is_not_there_is_refused(cluster, shoal):
+async def test_a_version_that_is_not_there_is_refused(index_at_1, shoal):
     """The manifest is looked for before anybody is asked."""
     done = shoal("reload", "--version", "7")
     assert done.returncode == 78
     assert "versions here: (1,)" in done.stderr
-    assert await ask(cluster.target) == 1
+    assert await ask(read_state("default").target) == 1

@@ -81,10 +81,14 @@ def write_plain(folder: Path, *, seed: int = 0, **changes: int) -> Path:
 
 
 def write_sentence_transformer(
-    folder: Path, *, pooling: str = "mean", prompts: dict[str, str] | None = None
+    folder: Path,
+    *,
+    pooling: str = "mean",
+    prompts: dict[str, str] | None = None,
+    **changes: int,
 ) -> Path:
     """A sentence-transformers model with all the modules that we serve."""
-    plain = write_plain(folder.with_name(folder.name + "-plain"))
+    plain = write_plain(folder.with_name(folder.name + "-plain"), **changes)
     torch.manual_seed(1)
     transformer = Transformer(str(plain), max_seq_length=48)
     modules = [
@@ -103,7 +107,9 @@ def write_dpr(folder: Path, *, question: bool, projection_dim: int = 16) -> Path
     """One DPR encoder."""
     torch.manual_seed(2 if question else 3)
     model_class = DPRQuestionEncoder if question else DPRContextEncoder
-    model_class(DPRConfig(**_sizes(projection_dim=projection_dim))).save_pretrained(folder)
+    # one layer: exporting a second one takes as long again, and says nothing of towers
+    sizes = _sizes(projection_dim=projection_dim, num_hidden_layers=1)
+    model_class(DPRConfig(**sizes)).save_pretrained(folder)
     write_tokenizer(folder)
     return folder
 

@@ -23,11 +23,13 @@ def bare_python(tmp_path_factory) -> Path:
         [sys.executable, *pip, "wheel", "--no-deps", "--wheel-dir", folder / "dist", ROOT],
         check=True, timeout=100, capture_output=True,
     )  # fmt: skip
-    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True, timeout=60)
+    venv = [sys.executable, "-m", "venv", "--without-pip", folder / "venv"]  # ours installs into it
+    subprocess.run(venv, check=True, timeout=60)
     (wheel,) = (folder / "dist").glob("shoal-*.whl")
     python = folder / "venv" / "bin" / "python"
     subprocess.run(
-        [python, *pip, "install", "-c", ROOT / "constraints.txt", wheel],
+        [sys.executable, *pip, "--python", python, "install", "--no-compile", "-c",
+         ROOT / "constraints.txt", wheel],
         check=True, timeout=100, capture_output=True,
     )  # fmt: skip
     return python

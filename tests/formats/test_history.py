@@ -1,20 +1,15 @@
 """Versions are told, gone back to and pruned; the live one is never lost."""
 
 import fcntl
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from fakes.index_folder import commit, store
+from fakes.killed_steps import killed_at
 
 from shoal.errors import ConfigError, IndexFormatError, LockedError
 from shoal.formats.history import prune_versions, roll_back, summarize_versions
 from shoal.formats.versions import list_versions, load_manifest, read_current
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -130,38 +125,27 @@ def test_no_index_is_told_and_nothing_is_made(tmp_path):
 
 
 _KILLED = """
-import os, signal, sys
-from pathlib import Path
+import sys
+from fakes.killed_steps import run_all
 from shoal.formats import history
-left = int(sys.argv[2])
-def trace(event, arguments):
-    global left
-    if event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "open"):
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(trace)
 work = {"prune": lambda d: history.prune_versions(d, keep=1), "rollback": history.roll_back}
-work[sys.argv[3]](Path(sys.argv[1]))
+run_all(work[sys.argv[1]])
 """
 
 
 @pytest.mark.parametrize("what", ["prune", "rollback"])
 def test_killed_anywhere_the_live_version_is_whole(tmp_path, what):
     """SIGKILL before each change of the file system in turn: the old state or the new, whole."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for n_steps in range(0, 60, 3):
-        index_dir = tmp_path / str(n_steps)
+    runs = [(tmp_path / str(n_steps), n_steps) for n_steps in range(0, 60, 3)]
+    for index_dir, _ in runs:
         for version in (1, 2, 3):
             commit(index_dir, version)
-        command = [sys.executable, "-c", _KILLED, str(index_dir), str(n_steps), what]
-        ended = subprocess.run(command, env=environment, capture_output=True)
-        assert ended.returncode in {0, -signal.SIGKILL}, ended.stderr
+    for (index_dir, _), ended in zip(runs, killed_at(_KILLED, runs, what), strict=True):
         live = load_manifest(index_dir)
         assert live.version == 3 or (what == "rollback" and live.version == 4)
         assert all((index_dir / entry.path).exists() for entry in live.entries())
         prune_versions(index_dir, keep=1)
         assert files_of(index_dir) == {entry.path for entry in load_manifest(index_dir).entries()}
-        if ended.returncode == 0:
+        if ended.code == 0:
             return
     pytest.fail("it never came to its end")

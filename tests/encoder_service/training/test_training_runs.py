@@ -288,24 +288,32 @@ def test_the_command_is_killed_and_goes_on(bert_like, language, tmp_path):
             sys.executable, "-m", "deploy.cli.main", "train", "--data", str(data), "--out",
             str(out), "--model", str(bert_like), "--steps", "40", "--batch-size", "8",
             "--checkpoint-every", "1", "--validate-every", "20", "--held-out", "0.2", "--device",
-            "cpu", "--batches", "topic", "--json", "--png", str(tmp_path / "curve.png"),
+            "cpu", "--batches", "topic", "--json", "--png", str(out.with_suffix(".png")),
         ]  # fmt: skip
 
-    whole = subprocess.run(command(tmp_path / "whole"), capture_output=True, text=True, timeout=100)
-    assert whole.returncode == 0, whole.stderr
-    assert json.loads(whole.stdout)["best"].keys() >= {"Success@1", "MRR"}
-    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
-
-    with subprocess.Popen(
-        command(tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        deadline = time.monotonic() + 60
-        checkpoints = tmp_path / "killed" / CHECKPOINTS
-        while not list(checkpoints.glob("step-*")):
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            os.sched_yield()
-        process.send_signal(signal.SIGKILL)
+    with (
+        subprocess.Popen(
+            command(tmp_path / "whole"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as whole,
+        subprocess.Popen(
+            command(tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process,
+    ):
+        try:
+            deadline = time.monotonic() + 60
+            checkpoints = tmp_path / "killed" / CHECKPOINTS
+            while not list(checkpoints.glob("step-*")):
+                assert time.monotonic() < deadline
+                assert process.poll() is None
+                time.sleep(0.001)  # far less than a step
+            process.send_signal(signal.SIGKILL)
+            told, error = whole.communicate(timeout=100)
+        finally:
+            process.kill()
+            whole.kill()
+    assert whole.returncode == 0, error
+    assert json.loads(told)["best"].keys() >= {"Success@1", "MRR"}
+    assert (tmp_path / "whole.png").read_bytes().startswith(b"\x89PNG")
     again = subprocess.run(
         command(tmp_path / "killed"), capture_output=True, text=True, timeout=100
     )

@@ -2,15 +2,13 @@
 
 import dataclasses
 import itertools
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.killed_steps import killed_at
 
 from shard_server.building import BuildOptions, Passage, add_passages, build_index, verify_index
 from shard_server.devices import CpuBackend
@@ -25,7 +23,6 @@ from shoal.formats.manifest import Manifest
 from shoal.formats.passages import PassageFile
 from shoal.formats.versions import load_manifest
 
-ROOT = Path(__file__).resolve().parents[3]
 RECIPES = ["Flat", "IVF16,PQ8x4fs", "IVF16,PQ8", "IVF16,SQ8"]
 
 
@@ -204,9 +201,8 @@ def test_no_index_or_a_broken_one_is_told(start, parts, encode, tmp_path):
 
 
 _KILLED = """
-import os, signal, sys
-from pathlib import Path
 import numpy as np
+from fakes.killed_steps import run_all
 from shard_server.building import Passage, add_passages
 from shoal.contract import EncoderContract, TowerContract
 
@@ -217,17 +213,8 @@ class Encode:
     def __call__(self, titles, texts):
         return np.ones((len(texts), 32), dtype=np.float32)
 
-left = int(sys.argv[2])
-def trace(event, arguments):
-    global left
-    if event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "open"):
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
 passages = [Passage(id=f"new{i}", title="", text="t", where=f"x:{i}") for i in range(20)]
-sys.addaudithook(trace)
-add_passages(Path(sys.argv[1]), passages, Encode())
-print(left)
+run_all(lambda index_dir: add_passages(index_dir, passages, Encode()))
 """
 _ENDLESS = 10_000
 
@@ -237,14 +224,15 @@ def test_killed_anywhere_the_old_version_lives(start, parts, encode, tmp_path):
     source = start("IVF16,SQ8", n_shards=2)
     whole = tmp_path / "whole"
     shutil.copytree(source, whole)
-    n_steps = _ENDLESS - int(run_until(whole, _ENDLESS).stdout)
+    (ended,) = killed_at(_KILLED, [(whole, _ENDLESS)])
+    n_steps = _ENDLESS - ended.n_left
     assert load_manifest(whole).n_live == 620
-    seen = set()
-    for step in np.linspace(0, n_steps, 12, dtype=int).tolist():
-        index_dir = tmp_path / f"at-{step}"
+    runs = [(tmp_path / f"at-{step}", step) for step in np.linspace(0, n_steps, 12, dtype=int)]
+    for index_dir, _ in runs:
         shutil.copytree(source, index_dir)
-        ended = run_until(index_dir, step)
-        assert ended.returncode == (0 if step == n_steps else -signal.SIGKILL), ended.stderr
+    seen = set()
+    for (index_dir, step), ended in zip(runs, killed_at(_KILLED, runs), strict=True):
+        assert ended.code == (0 if step == n_steps else -signal.SIGKILL)
         live = load_manifest(index_dir)
         assert live.n_live in {600, 620}
         assert verify_index(index_dir).faults == ()
@@ -253,16 +241,9 @@ def test_killed_anywhere_the_old_version_lives(start, parts, encode, tmp_path):
         assert verify_index(index_dir).faults == ()
         assert not (index_dir / ".staging").exists()
         shutil.rmtree(index_dir)
-        seen.add((ended.returncode, live.n_live))
+        seen.add((ended.code, live.n_live))
     assert (-signal.SIGKILL, 600) in seen
     assert (0, 620) in seen
-
-
-def run_until(index_dir: Path, step: int) -> subprocess.CompletedProcess[bytes]:
-    """Add 20 passages in a process that kills itself before that change of the file system."""
-    command = [sys.executable, "-c", _KILLED, str(index_dir), str(step)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, env=environment, capture_output=True)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
