@@ -1,0 +1,93 @@
+"""Other ways to the same application: a Ray job, and a Serve config."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from fakes.ray_head import RayHead
+from faults.processes import ROOT, exists, free_port, poll
+
+from deploy.ray.application import IMPORT_PATH
+from deploy.ray.options import ray_options
+from deploy.state import read_state
+from shoal.client import Client
+
+BIN = Path(sys.executable).parent
+CONFIG = ROOT / "deploy" / "serve.yaml"
+
+
+def test_the_config_that_is_shipped_names_options_that_there_are():
+    """Its `args` are read on a cluster, where a wrong name is a traceback in a status."""
+    (application,) = yaml.safe_load(CONFIG.read_text())["applications"]
+    assert application["import_path"] == IMPORT_PATH
+    assert ray_options(application["args"]).port == 50051
+
+
+@pytest.fixture
+def head(tmp_path):
+    """A node with a dashboard, which takes jobs and configs."""
+    port = free_port()
+    head = RayHead(tmp_path / "state", dashboard_port=port)
+    head.environment["RAY_DASHBOARD_ADDRESS"] = f"http://127.0.0.1:{port}"
+    try:
+        yield head.wait_started()
+    finally:
+        head.end()
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_a_job_and_a_serve_config_start_the_same_cluster(head, axes_index, tmp_path, monkeypatch):
+    """`ray job submit` ends when the cluster is ready; `serve deploy` builds it from a file."""
+
+    def run(*command: str) -> str:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=200, check=False, cwd=ROOT,
+            env={**os.environ, **head.environment},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        return done.stdout
+
+    monkeypatch.setenv("XDG_STATE_HOME", head.environment["XDG_STATE_HOME"])
+    shoal = (sys.executable, "-m", "deploy.cli.main")
+    run(str(BIN / "ray"), "job", "submit", "--address", head.environment["RAY_DASHBOARD_ADDRESS"],
+        "--", *shoal, "up", "--on", "ray", "--index", str(axes_index), "--name", "job")  # fmt: skip
+    state = read_state("job")
+    assert state is not None
+    assert found(state.target) == ["p3"]
+    run(*shoal, "down", "--name", "job")
+    assert not any(exists(process.pid) for process in state.processes)
+
+    (application,) = yaml.safe_load(CONFIG.read_text())["applications"]
+    config = {
+        "proxy_location": "Disabled",
+        "applications": [{
+            **application,
+            "args": {"index": str(axes_index), "port": free_port(), "host": "127.0.0.1"},
+            "deployments": [{"name": "shard-0", "num_replicas": 2}],
+        }],
+    }  # fmt: skip
+    path = tmp_path / "serve.yaml"
+    path.write_text(yaml.safe_dump(config))
+    port = config["applications"][0]["args"]["port"]
+    run(str(BIN / "serve"), "deploy", str(path))
+    poll(lambda: found(f"127.0.0.1:{port}") == ["p3"], within_s=90.0, what="the config serves")
+    assert len(head.pids("shard_server --index")) == 3
+    run(str(BIN / "serve"), "shutdown", "-y")
+    poll(lambda: not head.pids("shard_server"), within_s=60.0, what="all processes are gone")
+
+
+def found(target: str) -> list[str]:
+    """The best passage's id; empty where nobody answers yet."""
+    from shoal.errors import ShoalError
+
+    try:
+        with Client(target) as client:
+            vector = np.eye(8, dtype=np.float32)[3]
+            return [hit.id for hit in client.search(vector=vector, k=1, timeout_s=5).hits]
+    except ShoalError:
+        return []
