@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from deploy.cli import add, checking, flags, history, remote
+from deploy.cli import add, checking, flags, history, remote, where
 from deploy.cli.calibrate import calibrate
 from deploy.cli.output import counted, progress, write, write_json
 from deploy.cli.plan import plan
@@ -82,6 +82,9 @@ def build(
     device: Annotated[
         str, typer.Option("--device", help="Where to encode: auto, cpu or cuda:N.")
     ] = "auto",
+    on: where.On = "local",
+    encoders: where.Encoders = None,
+    ray_address: where.RayAddress = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make the next version of an index that exists.")
     ] = False,
@@ -97,26 +100,31 @@ def build(
         raise ConfigError(f"--from {from_index} is --index too; name a new folder with --index")
     if recipe is not None:
         refuse_unknown(recipe)
-    source = open_source(
-        corpus=corpus or (),
-        vectors=vectors,
-        from_index=from_index,
-        model=absolute_model(model),
-        device=device,
-    )
-    if recipe is not None:
-        Recipe.parse(recipe, source.encode.dim)
-    options = BuildOptions(
-        name=name or default_name(index),
-        n_shards=shards or source.n_shards,
-        recipe=recipe,
-        metric=metric or source.metric,
-        target=target,
-        overwrite=overwrite,
-        restart=restart,
-    )
-    with telling_what_is_kept(index), progress() as show:
-        manifest = build_index(index, source.passages, source.encode, options, show)
+    model = absolute_model(model)
+    with where.executor(
+        on=on, encoders=encoders, ray_address=ray_address, model=model, device=device
+    ) as executor:
+        source = open_source(
+            corpus=corpus or (),
+            vectors=vectors,
+            from_index=from_index,
+            model=model,
+            device="cpu" if on == "ray" else device,  # its actors encode; here it is only asked
+        )
+        if recipe is not None:
+            Recipe.parse(recipe, source.encode.dim)
+        options = BuildOptions(
+            name=name or default_name(index),
+            n_shards=shards or source.n_shards,
+            recipe=recipe,
+            metric=metric or source.metric,
+            target=target,
+            overwrite=overwrite,
+            restart=restart,
+        )
+        folder = index.absolute() if on == "ray" else index
+        with telling_what_is_kept(index), progress() as show:
+            manifest = build_index(folder, source.passages, source.encode, options, show, executor)
     took_s = time.monotonic() - begun_s
     if as_json:
         write_json({

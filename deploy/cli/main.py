@@ -32,6 +32,7 @@ _EXTRAS = {
     "shard": ("shard_server", "faiss", "pyarrow"),
     "eval": ("ir_measures", "rich", "bm25s", "sklearn"),
     "train": ("accelerate",),
+    "ray": ("ray",),
     "bench": ("hdrh",),
     "remote": ("fsspec", "s3fs"),
     "router": ("router", "pydantic", "yaml", "prometheus_client", "grpc_reflection"),

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ConfigError, UnavailableError
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from ray.serve.schema import ApplicationStatusOverview
 
 _CONNECT_S = 3.0
+_QUIET = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray warns where it isn't said
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # of this process alone; what matters is raised as well
+}
 
 
 @contextlib.contextmanager
@@ -31,20 +36,18 @@ def connected(ray_address: str | None) -> Iterator[str]:
     if "://" in address:
         raise ConfigError(
             f"--ray-address must be HOST:PORT of the cluster's GCS, not {address!r}; from outside "
-            "the cluster, submit a job: ray job submit -- shoal up --on ray ..."
+            "the cluster, submit a job: ray job submit -- shoal ... --on ray"
         )
     if address != "auto":
         _check_reachable(address)
     # Serve sets its logger's level again when it starts
     logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.ERROR)
+    os.environ.update(_QUIET)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as failure:
-        why = str(failure).partition("\n")[0]
-        raise UnavailableError(
-            f"no Ray cluster is to be reached ({why}); start one with 'ray start --head', or "
-            "name one with --ray-address"
-        ) from failure
+        with _no_stderr():  # Ray's C++ would say there that it will be quiet
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, TimeoutError, RuntimeError, ValueError) as failure:
+        raise _unreachable(str(failure).partition(". ")[0].partition("\n")[0]) from failure
     try:
         yield str(ray.get_runtime_context().gcs_address)
     finally:
@@ -103,7 +106,24 @@ def _check_reachable(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
     except (OSError, ValueError) as failure:
-        raise UnavailableError(
-            f"no Ray cluster answers at {address} ({failure}); start one with 'ray start --head', "
-            "or name one with --ray-address"
-        ) from failure
+        raise _unreachable(f"{address}: {failure}") from failure
+
+
+def _unreachable(why: str) -> UnavailableError:
+    return UnavailableError(
+        f"no Ray cluster is to be reached ({why}); start one with 'ray start --head', or name one "
+        "with --ray-address"
+    )
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    """What C++ writes to the descriptor is lost; Python's errors are raised and told later."""
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

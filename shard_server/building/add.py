@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from shard_server.building.encode import encode_corpus, kept_bytes, open_vectors, vectors_from
+from shard_server.building.encode import encode_corpus, kept_bytes, vectors_from
 from shard_server.building.fill import FilledSegment, adopt_segment, fill_shards
 from shard_server.building.known import KnownPassage, deleted_rows, find_known
 from shard_server.building.passage import Passage
 from shard_server.building.progress import Progress, silent
 from shard_server.building.recipe import Recipe
+from shard_server.building.segments import SplitJob
 from shard_server.building.space import room_for, room_to_read
 from shard_server.building.stage import PassageEncode, StagedCorpus, stage_corpus
 from shard_server.building.train import Trained
@@ -77,16 +78,16 @@ def add_passages(
         n_there = kept_bytes(staged, staging, encode, chunk_size)
         with room_for(staging, staged, recipe, n_sample=0, dim=live.dim, kept=n_there):
             path = encode_corpus(staged, staging, encode, chunk_size=chunk_size)
-            segments = fill_shards(
-                staged,
-                open_vectors(path, live.dim),
-                trained,
-                staging,
+            job = SplitJob(
+                staged=staged,
+                vectors=path,
+                dim=live.dim,
                 n_shards=len(live.shards),
                 metric=live.metric,
                 first_ordinal=live.next_ordinal,
-                vectors_from=vectors_from(path, staged, encode, chunk_size),
             )
+            origin = vectors_from(path, staged, encode, chunk_size)
+            segments = fill_shards(job, trained, staging, vectors_from=origin)
             kept = _supersede(workspace, live, known)
             manifest = _extend(workspace, live, kept, staged, segments)
             commit_version(index_dir, manifest)
@@ -129,7 +130,7 @@ def _read_trained(index_dir: Path, live: Manifest) -> Trained | None:
         return None
     path = check_file(index_dir, live.trained)
     index = read_trained(path, n_lists=live.n_lists, dim=live.dim)
-    return Trained(index=index, sha256=live.trained.sha256)
+    return Trained(index=index, path=path, n_lists=live.n_lists, sha256=live.trained.sha256)
 
 
 def _stage(

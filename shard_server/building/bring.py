@@ -68,11 +68,10 @@ class GivenVectors:
         self._n_given += len(vectors)
         return vectors.astype(np.float32)
 
-    def skip(self, n_rows: int) -> None:
-        """Leave out vectors that an earlier, unfinished build has taken already."""
-        while n_rows > 0:
-            self._n_given += len(self._take(min(n_rows, 8_192)))
-            n_rows -= 8_192
+    def skip_to(self, row: int) -> None:
+        """Leave out the vectors before `row`: an earlier, unfinished build took them already."""
+        while self._n_given < row:
+            self._n_given += len(self._take(min(row - self._n_given, 8_192)))
 
     def _take(self, n_rows: int) -> npt.NDArray[np.floating[Any]]:
         parts = [self._rest]

@@ -16,12 +16,15 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from shard_server.building.encode import encode_corpus, kept_bytes, open_vectors, vectors_from
+from shard_server.building.chunk_file import open_vectors
+from shard_server.building.encode import encode_corpus, kept_bytes, vectors_from
+from shard_server.building.executor import HERE, Executor
 from shard_server.building.fill import adopt_segment, fill_shards
 from shard_server.building.partition import MAX_SHARDS
 from shard_server.building.passage import Passage
 from shard_server.building.progress import Progress, silent
 from shard_server.building.recipe import Recipe, Target, choose_recipe, n_training_vectors
+from shard_server.building.segments import SplitJob
 from shard_server.building.space import room_for, room_to_read
 from shard_server.building.stage import PassageEncode, StagedCorpus, stage_corpus
 from shard_server.building.staging import Staging
@@ -75,8 +78,12 @@ def build_index(
     encode: PassageEncode,
     options: BuildOptions,
     progress: Progress = silent,
+    executor: Executor = HERE,
 ) -> Manifest:
     """Build the index at `index_dir` and make it live; returns its manifest.
+
+    `executor` says where encoding and filling run, and changes nothing else: what one left
+    unfinished, another goes on with.
 
     Raises:
         CorpusError: a fault in the corpus, with file:line.
@@ -104,20 +111,21 @@ def build_index(
         )
         kept = kept_bytes(staged, staging, encode, options.chunk_size)
         with room_for(staging, staged, recipe, n_sample=n_sample, dim=encode.dim, kept=kept):
-            path = encode_corpus(staged, staging, encode, chunk_size=options.chunk_size)
-            vectors = open_vectors(path, encode.dim)
+            path = encode_corpus(
+                staged, staging, encode, chunk_size=options.chunk_size, executor=executor
+            )
             origin = vectors_from(path, staged, encode, options.chunk_size)
+            vectors = open_vectors(path, encode.dim)
             trained = _train(staging, vectors, origin, recipe, n_sample, options)
-            segments = fill_shards(
-                staged,
-                vectors,
-                trained,
-                staging,
+            job = SplitJob(
+                staged=staged,
+                vectors=path,
+                dim=encode.dim,
                 n_shards=options.n_shards,
                 metric=options.metric,
                 first_ordinal=_first_ordinal(workspace),
-                vectors_from=origin,
             )
+            segments = fill_shards(job, trained, staging, vectors_from=origin, executor=executor)
             shards = tuple(Shard(segments=adopt_segment(workspace, part)) for part in segments)
             manifest = _describe(
                 workspace, staged, encode, options, recipe, n_sample, trained, shards
@@ -187,8 +195,11 @@ def _train(
     output, was_there = staging.make("train", inputs, train)
     if was_there:
         staging.progress("kept train", 1, 1)
+    path = output.path(TRAINED_FILE)
     return Trained(
-        index=read_trained(output.path(TRAINED_FILE), n_lists=recipe.n_lists, dim=dim),
+        index=read_trained(path, n_lists=recipe.n_lists, dim=dim),
+        path=path,
+        n_lists=recipe.n_lists,
         sha256=output.files[TRAINED_FILE].sha256,
         output=output,
     )

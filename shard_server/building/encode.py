@@ -1,80 +1,28 @@
 """Encode the staged corpus, chunk by chunk, into a file that a killed build takes up again.
 
-Rule: a chunk counts once its checksum stands, and whatever follows the last such chunk is cut off
-and encoded again: one chunk at most. The vectors of another corpus or encoder are never taken up.
+Rule: only chunks that are not whole are encoded. The vectors of another corpus or encoder are never
+taken up.
 """
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
-
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
+from typing import Any
 
 from shard_server.building.bring import GivenVectors
+from shard_server.building.chunk_file import ChunkFile, plan_chunks
+from shard_server.building.executor import HERE, Executor
 from shard_server.building.stage import PassageEncode, StagedCorpus
 from shard_server.building.staging import SUMS_FILE, Staging
-from shoal.errors import ConfigError
-
-_FLOAT16_MAX = float(np.finfo(np.float16).max)
-_VECTORS_FILE = "vectors.f16"
-_SUM_BYTES = 8
-
-
-class ChunkFile:
-    """Float16 rows of `dim` in `folder`, and 8 bytes of BLAKE2b for each chunk of them.
-
-    The sum is written after its chunk, so a chunk without one was cut short; a chunk that differs
-    from its sum was lost by the disk, in a power cut say.
-    """
-
-    def __init__(self, folder: Path, dim: int) -> None:
-        self.path = folder / _VECTORS_FILE
-        self._row_bytes = 2 * dim
-        self._rows = self.path.open("a+b", buffering=0)
-        self._sums = (folder / SUMS_FILE).open("a+b", buffering=0)
-
-    def take_up(self, chunk_rows: Iterable[int]) -> int:
-        """Rows of the first chunks, of so many rows each, that are whole; the rest is cut off."""
-        self._rows.seek(0)
-        self._sums.seek(0)
-        n_chunks = n_kept = 0
-        for n_rows in chunk_rows:
-            rows = self._rows.read(n_rows * self._row_bytes)
-            wanted = self._sums.read(_SUM_BYTES)
-            if len(rows) < n_rows * self._row_bytes or _sum_of(rows) != wanted:
-                break
-            n_chunks += 1
-            n_kept += n_rows
-        self._rows.truncate(n_kept * self._row_bytes)
-        self._sums.truncate(n_chunks * _SUM_BYTES)
-        return n_kept
-
-    def append(self, rows: npt.NDArray[np.float16]) -> None:
-        """Add a chunk: float16 (n, dim)."""
-        content = rows.astype("<f2", copy=False).tobytes()
-        _write_all(self._rows, content)
-        _write_all(self._sums, _sum_of(content))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._rows.close()
-        self._sums.close()
 
 
 def encode_corpus(
-    staged: StagedCorpus, staging: Staging, encode: PassageEncode, *, chunk_size: int
+    staged: StagedCorpus,
+    staging: Staging,
+    encode: PassageEncode,
+    *,
+    chunk_size: int,
+    executor: Executor = HERE,
 ) -> Path:
     """Encode what is not encoded yet; returns the file of raw float16 rows in ingestion order.
 
@@ -82,26 +30,19 @@ def encode_corpus(
         ConfigError: the encoder answered with the wrong shape or with values out of range.
     """
     folder = _folder(staged, staging, encode, chunk_size)
+    chunks = plan_chunks((batch.num_rows for batch in staged.batches()), chunk_size)
     with ChunkFile(folder, encode.dim) as file:
-        n_done = file.take_up(part.num_rows for part in _chunks(staged, chunk_size))
+        left = file.unfinished(chunks)
+        n_done = staged.n_passages - sum(chunk.n_rows for chunk in left)
         if n_done:
             staging.progress("kept encode", n_done, n_done)
-            if isinstance(encode, GivenVectors):
-                encode.skip(n_done)
         staging.progress("encode", n_done, staged.n_passages)
-        for part in _chunks(staged, chunk_size, after=n_done):
-            titles, texts = part.column("title").to_pylist(), part.column("text").to_pylist()
-            vectors = np.asarray(encode(titles, texts))
-            _check_vectors(vectors, n_rows=part.num_rows, dim=encode.dim)
-            file.append(vectors.astype("<f2"))
-            n_done += part.num_rows
-            staging.progress("encode", n_done, staged.n_passages)
+        if left:
+            for chunk, rows in executor.encode(staged.path, left, encode):
+                file.put(chunk, rows)
+                n_done += chunk.n_rows
+                staging.progress("encode", n_done, staged.n_passages)
     return file.path
-
-
-def open_vectors(path: Path, dim: int) -> npt.NDArray[np.float16]:
-    """The vectors that `encode_corpus` wrote, mapped: float16 (n, dim)."""
-    return np.memmap(path, dtype="<f2", mode="r").reshape(-1, dim)
 
 
 def inputs_of(staged: StagedCorpus, encode: PassageEncode, chunk_size: int) -> dict[str, Any]:
@@ -163,36 +104,3 @@ def _folder(staged: StagedCorpus, staging: Staging, encode: PassageEncode, chunk
 
 def _stage(encode: PassageEncode) -> str:
     return "copy" if isinstance(encode, GivenVectors) else "encode"
-
-
-def _chunks(staged: StagedCorpus, chunk_size: int, *, after: int = 0) -> Iterator[pa.RecordBatch]:
-    """The corpus in chunks that no batch's end lies within, without the first `after` rows."""
-    end = 0
-    for batch in staged.batches():
-        for start in range(0, batch.num_rows, chunk_size):
-            part = batch.slice(start, chunk_size)
-            end += part.num_rows
-            if end > after:
-                yield part
-
-
-def _check_vectors(vectors: npt.NDArray[np.float32], *, n_rows: int, dim: int) -> None:
-    if vectors.shape != (n_rows, dim):
-        raise ConfigError(f"the encoder answered {vectors.shape} for {n_rows} passages of {dim}")
-    # NaN fails this comparison too.
-    if not (np.abs(vectors) <= _FLOAT16_MAX).all():
-        raise ConfigError(
-            "the encoder answered with NaN, infinity or a value beyond float16 "
-            f"({_FLOAT16_MAX:,.0f}); these vectors were not kept"
-        )
-
-
-def _sum_of(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=_SUM_BYTES).digest()
-
-
-def _write_all(file: Any, content: bytes) -> None:
-    """An unbuffered file may take a part at a time."""
-    rest = memoryview(content)
-    while rest:
-        rest = rest[file.write(rest) :]

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -83,8 +84,8 @@ class Staging:
         if kept is not None:
             return kept, True
         shutil.rmtree(folder, ignore_errors=True)
-        partial = folder.with_name(f"{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
+        # a name of its own: a worker of a build that was killed may not have noticed yet
+        partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.partial")
         partial.mkdir(parents=True)
         write(partial)
         files = {
@@ -93,7 +94,14 @@ class Staging:
             if path.is_file()
         }
         write_durably(partial / _SEAL_FILE, _Seal(files=files).model_dump_json().encode())
-        partial.rename(folder)
+        try:
+            partial.rename(folder)
+        except OSError:
+            theirs = self._proved(folder)  # that worker was first
+            if theirs is None:
+                raise
+            shutil.rmtree(partial, ignore_errors=True)
+            return theirs, True
         fsync_dir(self.folder)
         return Output(index_dir=self.index_dir, folder=folder, files=files), False
 
@@ -121,7 +129,7 @@ class Staging:
         """Remove all that is no output: what was being written when a build died."""
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
             if not _OUTPUT.match(path.name):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
     def published(self) -> frozenset[str]:
         """SHA-256 of the files that finished outputs may have among the index's data."""

@@ -28,9 +28,11 @@ _BLOCK_ROWS = 8_192
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """A trained, empty index; `output` holds its file where this build trained it."""
+    """A trained, empty index, and its file; `output` holds that where this build trained it."""
 
     index: Any
+    path: Path
+    n_lists: int
     sha256: str
     output: Output | None = None
 

@@ -10,7 +10,7 @@ import pytest
 
 from shard_server.building import BuildOptions, add_passages, build_index, verify_index, workspace
 from shard_server.building.bring import bare_passages, vectors_of
-from shard_server.building.encode import ChunkFile
+from shard_server.building.chunk_file import ChunkFile, plan_chunks
 from shard_server.building.space import shutil as space_shutil
 from shard_server.building.staging import key_of
 from shard_server.building.stored import StoredIndex
@@ -184,7 +184,7 @@ def staged(index_dir: Path, pattern: str) -> Path:
 @pytest.mark.parametrize(
     ("pattern", "n_encoded", "lost"),
     [
-        ("encode-*/vectors.f16", N_PASSAGES - 1_500, set()),
+        ("encode-*/vectors.f16", CHUNK, set()),
         ("sample-*/sample.f32", 0, set()),
         ("train-*/trained.faiss", 0, set()),
         ("split-*/shard-0001/passages.arrow", 0, {"partition"}),
@@ -205,25 +205,40 @@ def test_kept_work_is_proved_first(tmp_path, passages, encode, whole, pattern, n
     assert files_of(manifest) == files_of(whole)
 
 
-def test_a_chunk_cut_short_is_cut_off(tmp_path):
-    """At any length of the two files: whole chunks count, and the next one follows the last."""
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_a_chunk_cut_short_is_made_again(tmp_path, order):
+    """At any length of the two files, and in any order: whole chunks count, and no others."""
     rows = np.arange(12, dtype=np.float16).reshape(6, 2)
+    chunks = plan_chunks([6], 2)
     with ChunkFile(tmp_path, 2) as file:
-        for start in (0, 2, 4):
-            file.append(rows[start : start + 2])
+        for number in order:
+            file.put(chunks[number], rows[2 * number : 2 * number + 2])
     contents = {name: (tmp_path / name).read_bytes() for name in ("vectors.f16", "sums")}
-    assert (len(contents["vectors.f16"]), len(contents["sums"])) == (24, 24)
+    assert contents["vectors.f16"] == rows.tobytes()
+    assert len(contents["sums"]) == 24
     for n_rows_bytes in range(25):
         for n_sums_bytes in range(25):
             (tmp_path / "vectors.f16").write_bytes(contents["vectors.f16"][:n_rows_bytes])
             (tmp_path / "sums").write_bytes(contents["sums"][:n_sums_bytes])
             with ChunkFile(tmp_path, 2) as file:
-                n_kept = file.take_up([2, 2, 2])
-                assert n_kept == 2 * min(n_rows_bytes // 8, n_sums_bytes // 8)
-                for start in range(n_kept, 6, 2):
-                    file.append(rows[start : start + 2])
+                left = file.unfinished(chunks)
+                assert left == chunks[min(n_rows_bytes // 8, n_sums_bytes // 8) :]
+                for chunk in reversed(left):
+                    file.put(chunk, rows[chunk.start : chunk.start + 2])
             assert (tmp_path / "vectors.f16").read_bytes() == contents["vectors.f16"]
             assert (tmp_path / "sums").read_bytes() == contents["sums"]
+
+
+def test_chunks_done_out_of_order_are_kept(tmp_path):
+    """Many encoders finish as they like: a chunk behind a hole is as whole as any other."""
+    rows = np.arange(14, dtype=np.float16).reshape(7, 2)
+    chunks = plan_chunks([4, 3], 2)
+    assert [chunk.n_rows for chunk in chunks] == [2, 2, 2, 1]
+    with ChunkFile(tmp_path, 2) as file:
+        for chunk in (chunks[3], chunks[1]):
+            file.put(chunk, rows[chunk.start : chunk.start + chunk.n_rows])
+    with ChunkFile(tmp_path, 2) as file:
+        assert file.unfinished(chunks) == [chunks[0], chunks[2]]
 
 
 def test_an_addition_goes_on_where_it_was(tmp_path, passages, encode):

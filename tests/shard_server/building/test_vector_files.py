@@ -149,7 +149,7 @@ def test_any_chunks_make_the_same_vectors(matrix):
     found = [given([""] * n, [""] * n) for n in (1, 3_000, 1, 5_000)]
     np.testing.assert_array_equal(np.concatenate(found), matrix[:8_002])
     again = GivenVectors(np.array_split(matrix, 3), DIM, where="x")
-    again.skip(8_999)
+    again.skip_to(8_999)
     np.testing.assert_array_equal(again([""], [""]), matrix[-1:])
     with pytest.raises(CorpusError, match="ends after 9000 vectors"):
         again([""], [""])
