@@ -11,7 +11,7 @@ import yaml
 from fakes.ray_head import RayHead
 from faults.processes import ROOT, exists, free_port, poll
 
-from deploy.ray.application import IMPORT_PATH
+from deploy.ray.application import IMPORT_PATH, app_config
 from deploy.ray.options import ray_options
 from deploy.state import read_state
 from shoal.client import Client
@@ -25,6 +25,22 @@ def test_the_config_that_is_shipped_names_options_that_there_are():
     (application,) = yaml.safe_load(CONFIG.read_text())["applications"]
     assert application["import_path"] == IMPORT_PATH
     assert ray_options(application["args"]).port == 50051
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own
+def test_serve_rolls_for_other_options_and_for_no_other_count():
+    """What Serve hashes is its own: it decides whether `shoal scale` restarts every process."""
+    from ray.serve._private.deploy_utils import get_app_code_version
+    from ray.serve.schema import ServeApplicationSchema
+
+    def version(counts: dict[str, int], **values: object) -> str:
+        config = app_config(ray_options({"index": "/data/wiki", **values}), counts, {})
+        return get_app_code_version(ServeApplicationSchema.model_validate(config))
+
+    assert version({"shard-0": 2}, replicas=2) == version({"shard-0": 5}, replicas=5)
+    assert version({}) != version({}, grace_s=1.0)
+    assert version({}) != version({}, program="another")
 
 
 @pytest.fixture
