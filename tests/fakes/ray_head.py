@@ -43,6 +43,7 @@ class RayHead:
             f"--temp-dir={self.folder / 'r'}", "--object-store-memory=100000000",
         ]  # fmt: skip
         self.process = self._start(command, self._log)
+        self._nodes: list[subprocess.Popen[bytes]] = []
 
     def _start(self, command: list[str], log: Path) -> "subprocess.Popen[bytes]":
         environment = {k: v for k, v in self.environment.items() if k != "RAY_ADDRESS"}
@@ -64,6 +65,7 @@ class RayHead:
              f"--node-ip-address={host}", "--num-cpus=16", "--object-store-memory=100000000"],
             log,
         )  # fmt: skip
+        self._nodes.append(node)
         poll(lambda: _looks_started(node, log), within_s=90.0, what=f"ray start on {host}")
         return node
 
@@ -78,7 +80,8 @@ class RayHead:
     def end(self) -> None:
         """SIGTERM ends the node's processes with it; whatever is left is killed."""
         left = self._all()
-        self.process.send_signal(signal.SIGTERM)
+        for process in (*self._nodes, self.process):
+            process.send_signal(signal.SIGTERM)
         for raylet in self.pids("raylet/raylet"):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(raylet, signal.SIGTERM)
@@ -87,7 +90,9 @@ class RayHead:
         for pid in filter(exists, left):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.process.wait()
+        for process in (self.process, *self._nodes):
+            process.wait()
+        poll(lambda: not any(map(exists, left)), within_s=10.0, what="what was killed is gone")
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
