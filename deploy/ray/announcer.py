@@ -54,8 +54,9 @@ class Announcer:
         self, request: pb.AnnounceRequest, routers: Sequence[str], credentials: Credentials
     ) -> dict[str, str]:
         """Tells all routers at once; returns those that refused or didn't answer, and why."""
-        for gone in set(self._channels) - set(routers):
-            await self._channels.pop(gone).close()
+        gone = [self._channels.pop(r) for r in set(self._channels) - set(routers)]
+        for channel in gone:
+            await channel.close()
         faults = await asyncio.gather(*(self._tell(request, r, credentials) for r in routers))
         return {r: fault for r, fault in zip(routers, faults, strict=True) if fault}
 

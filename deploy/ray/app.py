@@ -12,7 +12,7 @@ from ray.serve import Application
 
 from deploy.local import index_facts
 from deploy.ray.directory import Directory
-from deploy.ray.gpu_share import gpu_share, shard_gpu_bytes
+from deploy.ray.gpu_share import shard_gpus
 from deploy.ray.options import RayOptions
 from deploy.ray.processes import HEALTH_S, DeploymentPlan, plan_deployments, shutdown_s
 from deploy.ray.replica import Replica
@@ -43,17 +43,6 @@ def build(args: RayOptions) -> Application:
     )
     # an application is what its root reaches; nobody calls it
     return router(plans[-1].part, args, facts, directory, others)
-
-
-def shard_gpus(options: RayOptions) -> float:
-    """GPUs of a shard's replica: as told, or by the plan of the live version.
-
-    Raises:
-        ConfigError: a shard doesn't fit a GPU, or the index can't be served from one.
-    """
-    if options.gpu_memory_bytes is None:
-        return options.shard_gpus
-    return gpu_share(shard_gpu_bytes(options.place.manifest()), options.gpu_memory_bytes)
 
 
 def _settings(plan: DeploymentPlan, options: RayOptions) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Which share of a GPU one replica of a shard needs, by the index's own plan. Pure."""
+"""Which share of a GPU one replica of a shard needs, by the index's own plan."""
 
 import math
 from typing import TYPE_CHECKING
 
+from deploy.ray.options import RayOptions
 from shoal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ _STEPS = 10_000
 
 
 def gpu_share(shard_bytes: int, gpu_bytes: int) -> float:
-    """The `num_gpus` that a replica reserves: above 0, at most 1, rounded up.
+    """The `num_gpus` that a replica reserves: above 0, at most 1, rounded up. Pure.
 
     Args:
         shard_bytes: what a shard's process holds on its GPU at its peak, while it reloads.
@@ -48,3 +49,14 @@ def shard_gpu_bytes(manifest: "Manifest") -> int:
     recipe = Recipe.parse(manifest.recipe, manifest.dim)
     n_rows = max(sum(segment.n_rows for segment in shard.segments) for shard in manifest.shards)
     return peak_gpu_bytes(recipe, n_rows=n_rows, dim=manifest.dim, metric=manifest.metric)
+
+
+def shard_gpus(options: RayOptions) -> float:
+    """GPUs of a shard's replica: as told, or by the plan of the live version.
+
+    Raises:
+        ConfigError: a shard doesn't fit a GPU, or the index can't be served from one.
+    """
+    if options.gpu_memory_bytes is None:
+        return options.shard_gpus
+    return gpu_share(shard_gpu_bytes(options.place.manifest()), options.gpu_memory_bytes)

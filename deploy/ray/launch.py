@@ -21,6 +21,7 @@ from deploy.ray.connection import (
     serve_client,
     serve_statuses,
 )
+from deploy.ray.gpu_share import shard_gpus
 from deploy.ray.members import Roll, await_serving
 from deploy.ray.options import RayOptions, check_doors
 from deploy.ray.processes import lacking_cpus, plan_deployments
@@ -59,7 +60,7 @@ def up(
             f"down --name {options.name}', or choose another --name"
         )
     facts = index_facts(options.place)
-    plans = plan_deployments(options, facts, options.shard_gpus)
+    plans = plan_deployments(options, facts, shard_gpus(options))
     counts = {plan.part.name: plan.n_replicas for plan in plans}
     options = options.model_copy(update={"program": options.program or program_mark()})
     with connected(ray_address) as gcs:

@@ -10,8 +10,6 @@ from typing import Any
 
 import ray
 from ray import serve
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.util import get_node_ip_address
 
@@ -61,6 +59,6 @@ class Replica:
         try:
             async with asyncio.timeout(_BEAT_TIMEOUT_S):
                 told: Told = await self._directory.heartbeat.remote(beat)
-        except (RayError, RayServeException, TimeoutError) as failure:
+        except Exception as failure:
             raise UnavailableError(f"{type(failure).__name__}: {failure}") from failure
         return told

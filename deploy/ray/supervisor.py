@@ -69,11 +69,6 @@ class Supervisor:
         self._work: asyncio.Task[None] | None = None
 
     @property
-    def told(self) -> Told:
-        """What the directory said last."""
-        return self._told
-
-    @property
     def address(self) -> str:
         """Where the child listens; "" before it does."""
         return self._child.address if self._child else ""
@@ -101,8 +96,7 @@ class Supervisor:
         """Says goodbye to routers and directory, drains the child, and removes its files."""
         if self._work is not None:
             self._work.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._work
+            await asyncio.wait({self._work})  # however it ended, the child must end too
         self._phase = "leaving"
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GOODBYE_S):
@@ -122,7 +116,8 @@ class Supervisor:
     async def _live(self, started: "asyncio.Future[None]") -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._beat_on())
+                group.create_task(_every(BEAT_S, self._beat))
+                group.create_task(_every(BEAT_S, self._announce))
                 try:
                     child = await self._start_child()
                 except ShoalError as failure:
@@ -182,13 +177,6 @@ class Supervisor:
             version=pin.version, port=self._told.port, token=token,
         )  # fmt: skip
 
-    async def _beat_on(self) -> None:
-        while True:
-            begun_s = time.monotonic()
-            await self._beat()
-            await self._announce()
-            await asyncio.sleep(max(0.0, begun_s + BEAT_S - time.monotonic()))
-
     async def _beat(self) -> None:
         try:
             told = await self._ask(self._own_beat())
@@ -198,7 +186,11 @@ class Supervisor:
         if told.pin is None:
             return  # it has just been started and gathers what replicas know
         if told.token != self._told.token and self._child is not None:
-            self._files.write_token(told.token)
+            try:
+                self._files.write_token(told.token)
+            except StorageError as failure:
+                logger.warning("%s", failure.message)
+                return  # and is told again
         moved = told.pin != self._told.pin
         self._told = told
         if self._child is not None and moved:
@@ -268,3 +260,11 @@ class Supervisor:
             version=pin.version if pin and self._part.role == "shard" else 0,
             log=str(self._files.log),
         )
+
+
+async def _every(period_s: float, work: Callable[[], Awaitable[None]]) -> None:
+    """Does it again and again, at this pace where it is quicker."""
+    while True:
+        begun_s = time.monotonic()
+        await work()
+        await asyncio.sleep(max(0.0, begun_s + period_s - time.monotonic()))

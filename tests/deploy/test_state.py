@@ -1,5 +1,6 @@
 """What is remembered of clusters, and what is believed of it."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -53,6 +54,16 @@ def test_a_state_is_read_as_it_was_written(state_home):
     save(state)
     assert read_state("c") == state
     assert json.loads((state_home / "c.json").read_text())["target"] == "127.0.0.1:1"
+
+
+def test_a_cluster_on_ray_has_no_launcher_and_keeps_its_name(state_home):
+    """Ray keeps it up, so it lives until `down`; a local one of its name would hide it."""
+    state = dataclasses.replace(state_of(0, 0), on="ray", ray_address="10.0.0.1:6379")
+    save(state)
+    assert state.alive
+    with pytest.raises(LockedError, match="running on Ray"), hold_cluster("c"):
+        pass
+    assert read_state("c") == state
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"processes": [{"pid": 1}]}'])

@@ -18,10 +18,13 @@ _BIN = Path(sys.executable).parent
 class RayHead:
     """`ray start --head`; its workers find this checkout, and `state_home` for their files."""
 
-    def __init__(self, state_home: Path, *, block: bool = True, **variables: str) -> None:
+    def __init__(
+        self, state_home: Path, *, block: bool = True, dashboard_port: int = 0, **variables: str
+    ) -> None:
         """With `block` the node ends when any of its own processes does, or this one.
 
-        Without, one of them may be killed; `end` finds the others by their folder.
+        Without, one of them may be killed; `end` finds the others by their folder. The dashboard,
+        which takes jobs and Serve configs, is there where it has a port.
         """
         # a socket's path must be short, which pytest's folders are not
         self.folder = Path(tempfile.mkdtemp(prefix="shoal-ray-", dir="/tmp"))
@@ -35,23 +38,36 @@ class RayHead:
         command = [
             str(_BIN / "ray"), "start", "--head", *(["--block"] if block else []),
             f"--node-ip-address={host}",
-            f"--port={port}", "--num-cpus=16", "--include-dashboard=false",
+            f"--port={port}", "--num-cpus=16", f"--include-dashboard={dashboard_port > 0}",
+            *([f"--dashboard-port={dashboard_port}"] if dashboard_port else []),
             f"--temp-dir={self.folder / 'r'}", "--object-store-memory=100000000",
         ]  # fmt: skip
+        self.process = self._start(command, self._log)
+        self._nodes: list[subprocess.Popen[bytes]] = []
+
+    def _start(self, command: list[str], log: Path) -> "subprocess.Popen[bytes]":
         environment = {k: v for k, v in self.environment.items() if k != "RAY_ADDRESS"}
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT,
+        with log.open("wb") as file:
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, cwd=ROOT,
                 env=environment, start_new_session=True,
             )  # fmt: skip
 
     def wait_started(self) -> "RayHead":
-        poll(self._looks_started, within_s=90.0, what="ray start --head")
+        poll(lambda: _looks_started(self.process, self._log), within_s=90.0, what="ray start")
         return self
 
-    def _looks_started(self) -> bool:
-        assert not self.process.poll(), self._log.read_text()[-2000:]
-        return _STARTED in self._log.read_text()
+    def add_node(self, host: str) -> "subprocess.Popen[bytes]":
+        """One more node of this cluster, at another loopback address; `end` ends it too."""
+        log = self.folder / f"{host}.log"
+        node = self._start(
+            [str(_BIN / "ray"), "start", "--block", f"--address={self.address}",
+             f"--node-ip-address={host}", "--num-cpus=16", "--object-store-memory=100000000"],
+            log,
+        )  # fmt: skip
+        self._nodes.append(node)
+        poll(lambda: _looks_started(node, log), within_s=90.0, what=f"ray start on {host}")
+        return node
 
     def pids(self, named: str) -> list[int]:
         """Processes of this node whose title or command line has this text."""
@@ -64,7 +80,8 @@ class RayHead:
     def end(self) -> None:
         """SIGTERM ends the node's processes with it; whatever is left is killed."""
         left = self._all()
-        self.process.send_signal(signal.SIGTERM)
+        for process in (*self._nodes, self.process):
+            process.send_signal(signal.SIGTERM)
         for raylet in self.pids("raylet/raylet"):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(raylet, signal.SIGTERM)
@@ -73,8 +90,23 @@ class RayHead:
         for pid in filter(exists, left):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.process.wait()
+        for process in (self.process, *self._nodes):
+            process.wait()
+        poll(lambda: not any(map(exists, left)), within_s=10.0, what="what was killed is gone")
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _looks_started(process: "subprocess.Popen[bytes]", log: Path) -> bool:
+    assert not process.poll(), log.read_text()[-2000:]
+    return _STARTED in log.read_text()
+
+
+def kill_node(node: "subprocess.Popen[bytes]") -> None:
+    """SIGKILL to everything that runs on a node, at once."""
+    for pid in [*descendants(node.pid), node.pid]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    node.wait()
 
 
 def running(named: str) -> list[int]:

@@ -1,0 +1,67 @@
+"""A reload over several routers: all move, or none."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+
+from deploy.ray.reload import move_all
+from shoal.credentials import NO_CREDENTIALS
+from shoal.errors import FailedPreconditionError
+from shoal.internal.v1 import admin_pb2 as pb
+from shoal.internal.v1 import admin_pb2_grpc
+
+
+class Router(admin_pb2_grpc.AdminServiceServicer):
+    """Moves when it is told to, unless it `refuses` that version."""
+
+    def __init__(self, refuses: int = 0) -> None:
+        self.version = 1
+        self._refuses = refuses
+
+    def ReloadIndex(self, request, context):
+        if request.version == self._refuses:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "a shard could not load it")
+        self.version = request.version
+        return pb.ReloadIndexResponse(version=self.version)
+
+
+@pytest.fixture
+def serve():
+    """`serve(router, ...)`: their addresses."""
+    servers = []
+
+    def start(*routers: Router) -> list[str]:
+        addresses = []
+        for router in routers:
+            server = grpc.server(ThreadPoolExecutor(max_workers=2))
+            admin_pb2_grpc.add_AdminServiceServicer_to_server(router, server)
+            addresses.append(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
+            server.start()
+            servers.append(server)
+        return addresses
+
+    yield start
+    for server in servers:
+        server.stop(None).wait()
+
+
+def move(addresses: list[str]) -> None:
+    move_all(addresses, "wiki", 1, 2, NO_CREDENTIALS, time.monotonic() + 10)
+
+
+def test_every_router_is_moved(serve):
+    """A client that is balanced over them must not see two versions for long."""
+    routers = [Router(), Router(), Router()]
+    move(serve(*routers))
+    assert [router.version for router in routers] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("refusing", [0, 2])
+def test_where_one_refuses_those_that_moved_go_back(serve, refusing):
+    """Two routers of different versions would answer the same question differently for ever."""
+    routers = [Router(2 if number == refusing else 0) for number in range(3)]
+    with pytest.raises(FailedPreconditionError, match="could not load"):
+        move(serve(*routers))
+    assert [router.version for router in routers] == [1, 1, 1]
