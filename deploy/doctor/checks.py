@@ -20,7 +20,7 @@ _CLOSE = {
     RayRole.DASHBOARD: "start the head with --dashboard-host=127.0.0.1, and reach it through "
     "'ray dashboard FILE' or an ssh tunnel",
     RayRole.GCS: "let the cluster's nodes alone reach it, by a firewall or a security group",
-    RayRole.CLIENT: "let nobody reach it, by a firewall or a security group; Shoal has no use for it",
+    RayRole.CLIENT: "close it with a firewall or a security group; Shoal has no use for it",
 }
 
 

@@ -74,7 +74,9 @@ def test_the_dashboard_stays_on_loopback(prepared):
 
 def test_nodes_outlive_a_head_that_is_away(prepared):
     """A raylet ends its node's replicas after 60 s without the head, unless it is told."""
-    assert [e["RAY_gcs_rpc_server_reconnect_timeout_s"] for e, _ in _starts(prepared)] == ["300"] * 2
+    assert [e["RAY_gcs_rpc_server_reconnect_timeout_s"] for e, _ in _starts(prepared)] == [
+        "300"
+    ] * 2
 
 
 def test_on_premise_workers_are_started():
@@ -96,7 +98,9 @@ def test_the_extras_that_are_installed_exist(name):
     """pip only warns of an extra that a wheel lacks, and the process fails when it imports."""
     import tomllib
 
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     text = (ROOT / "deploy" / name).read_text()
     (installed,) = re.findall(r"shoal-\*\.whl[^\[]*\[([a-z,-]+)\]", text)
     assert set(installed.split(",")) <= set(extras)
