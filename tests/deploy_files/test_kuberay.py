@@ -111,35 +111,6 @@ def _closed(schema):
     return closed
 
 
-@pytest.mark.filterwarnings("ignore:Using extra keyword:DeprecationWarning")  # of ray.serve itself
-def test_serve_takes_the_configuration(serve):
-    """Serve's own model of what KubeRay sends it, and no proxy that would carry queries."""
-    from ray.serve.schema import ServeDeploySchema
-
-    parsed = ServeDeploySchema.model_validate(serve)
-    assert parsed.proxy_location.value == "Disabled"
-
-
-def test_the_arguments_are_options_of_the_application(serve):
-    """Unknown arguments would end the deployment, minutes after `kubectl apply`."""
-    from deploy.ray.options import RayOptions
-
-    (application,) = serve["applications"]
-    assert application["import_path"] == "deploy.ray.app:build"
-    options = RayOptions.model_validate(application["args"])
-    assert options.port == PORT
-    assert options.tokens
-    assert options.tls_certificate
-    assert not options.insecure
-
-
-def test_the_deployments_are_those_of_the_application(serve):
-    """Serve refuses a configuration with a deployment that the application lacks."""
-    (application,) = serve["applications"]
-    names = [deployment["name"] for deployment in application["deployments"]]
-    assert names == ["router", "encoder", "shard-0", "shard-1"]
-
-
 def test_no_probe_asks_for_a_proxy(objects, groups):
     """KubeRay gives a worker that has no readiness probe one for Serve's proxy, which is off."""
     assert objects["RayService", "shoal"]["spec"]["excludeHeadPodFromServeSvc"] is True
