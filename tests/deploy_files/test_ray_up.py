@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 BIN = Path(sys.prefix) / "bin"
 TRANSCRIPT = ROOT / ".build" / "cluster" / "transcript.txt"
 ENV = "~/shoal-env/bin"
+SERVER_NAME = "shoal.example"
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -92,7 +93,7 @@ def hosts(tmp_path, books):
         pytest.skip(f"not installed: {', '.join(lacking)} (openssh-server, rsync, iproute2)")
     with machines(tmp_path, ("head", "worker")) as (operator, head, worker):
         authority = trustme.CA()
-        certificate = authority.issue_cert(head.address, worker.address)
+        certificate = authority.issue_cert(SERVER_NAME)
         for machine in (operator, head, worker):
             home = tmp_path / machine.name / "root"
             shutil.copytree(books, home / "books", symlinks=True)
@@ -128,7 +129,8 @@ def _deploy(terminal: Terminal, head: Machine, home: Path) -> tuple[str, str]:
         f"{ENV}/shoal up --on ray --index ~/books --replicas 2 --routers 2 --port 50051 "
         "--shard-cpus 0.5 --encoder-cpus 0.5 --router-cpus 0.5 "
         "--tls-certificate ~/shoal-access/server.pem --tls-key ~/shoal-access/server.key "
-        "--tls-ca ~/shoal-access/ca.pem --tokens ~/shoal-access/tokens.yaml"
+        f"--tls-ca ~/shoal-access/ca.pem --tls-server-name {SERVER_NAME} "
+        "--tokens ~/shoal-access/tokens.yaml"
     )
     told = terminal.run("ray", "exec", "/root/cluster.yaml", up, limit_s=400)
     shown = [
@@ -175,9 +177,11 @@ def test_ray_up_ends_with_a_cluster_that_answers_and_ray_down_leaves_nothing(hos
         target, token = _deploy(terminal, head, home)
         assert target.count(":50051") == 2, target
         search = ("shoal", "search", "What is the capital of France?", "-k", "1",
-                  "--target", target, "--tls-ca", "/root/shoal-access/ca.pem")  # fmt: skip
+                  "--target", target, "--tls-ca", "/root/shoal-access/ca.pem",
+                  "--tls-server-name", SERVER_NAME)  # fmt: skip
         answer = json.loads(terminal.run(*search, "--json", token=token))
-        terminal.note(f"shoal search {search[2]!r} -k 1 --target {target} --tls-ca ca.pem",
+        terminal.note(f"shoal search {search[2]!r} -k 1 --target {target} "
+                      f"--tls-ca ca.pem --tls-server-name {SERVER_NAME}",
                       terminal.run(*search, token=token))  # fmt: skip
         assert answer["hits"][0]["id"] == "paris"
         assert answer["coverage"] == 1
