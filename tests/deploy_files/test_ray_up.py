@@ -133,9 +133,8 @@ def _deploy(terminal: Terminal, head: Machine, home: Path) -> tuple[str, str]:
         "--tokens ~/shoal-access/tokens.yaml"
     )
     told = terminal.run("ray", "exec", "/root/cluster.yaml", up, limit_s=400)
-    shown = [
-        line for line in told.splitlines() if re.match(r"(ready: |replica |[\w.-]+ +\d)", line)
-    ]
+    own = re.compile(r"(ready: |replica |[a-z][\w.-]+ +\d)")  # not what `ray exec` logs
+    shown = [line for line in told.splitlines() if own.match(line)]
     terminal.note(f"ray exec deploy/cluster.local.yaml '{up}'", "\n".join(shown))
     (target,) = re.findall(r"^ready: index .* at (\S+)", told, re.MULTILINE)
     return target, json.loads(made)["token"]
