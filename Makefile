@@ -1,7 +1,7 @@
 # Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults test-ray test-soak soak fuzz test-simulation check stubs bench \
-	bench-quality bench-index bench-building bench-overload bench-scale bench-against gpu-check clean
+.PHONY: help setup demo test test-cluster test-faults test-ray test-soak soak fuzz test-simulation \
+	check stubs bench bench-quality bench-index bench-building bench-overload bench-scale bench-against gpu-check clean
 SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -33,6 +33,10 @@ test-faults: $(READY) ## every fault under load, on real processes, and docs/rel
 
 test-ray: $(READY) ## a cluster on a real Ray cluster of this machine, with its faults under load
 	$(BIN)/python -m pytest tests/ray -m "ray or not ray" $(PYTEST)
+
+test-cluster: $(READY) ## `ray up` on two hosts made of namespaces, as root, and its transcript in docs/ray.md
+	$(BIN)/python -m pytest tests/deploy_files -m cluster $(PYTEST)
+	$(BIN)/python tests/deploy_files/report.py
 
 test-soak: soak fuzz ## both of the following
 

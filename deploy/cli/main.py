@@ -11,7 +11,19 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli import bench, cluster, config, evaluate, flags, index, mine, search, token, train
+from deploy.cli import (
+    bench,
+    cluster,
+    config,
+    doctor,
+    evaluate,
+    flags,
+    index,
+    mine,
+    search,
+    token,
+    train,
+)
 from shoal import __version__
 from shoal.errors import ShoalError
 
@@ -59,6 +71,7 @@ app.command("eval")(evaluate.evaluate)
 app.command()(bench.bench)
 app.command()(train.train)
 app.command()(mine.mine)
+app.command()(doctor.doctor)
 app.add_typer(index.app, name="index")
 app.add_typer(config.app, name="config")
 app.add_typer(token.app, name="token")

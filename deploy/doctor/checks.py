@@ -1,0 +1,95 @@
+"""The checks: pure functions from a machine's facts to findings, and the list of them.
+
+Rule: whoever reaches an unprotected port of Ray runs code on the cluster (CVE-2023-48022), so what
+is open to other machines is an error unless Ray is seen to ask for tokens. Reads nothing.
+"""
+
+from collections.abc import Callable, Iterator
+
+from deploy.doctor.facts import Facts
+from deploy.doctor.findings import Finding, Severity
+from deploy.doctor.ray_processes import DEFAULT_PORTS, PROTECTED_MODE, RayRole
+
+Check = Callable[[Facts], Iterator[Finding]]
+
+_TURN_ON = (
+    "set RAY_AUTH_MODE=token where 'ray start' runs, on every node, with one ~/.ray/auth_token "
+    "from 'ray get-auth-token --generate', and start Ray anew"
+)
+_CLOSE = {
+    RayRole.DASHBOARD: "start the head with --dashboard-host=127.0.0.1, and reach it through "
+    "'ray dashboard FILE' or an ssh tunnel",
+    RayRole.GCS: "let the cluster's nodes alone reach it, by a firewall or a security group",
+    RayRole.CLIENT: "close it with a firewall or a security group; Shoal has no use for it",
+}
+
+
+def ray_authentication(facts: Facts) -> Iterator[Finding]:
+    """Ray that runs here, or would be started from here, takes work from anyone."""
+    name = "ray-authentication"
+    for process in facts.ray:
+        if process.auth_mode is None:
+            yield Finding(
+                check=name,
+                severity=Severity.WARNING,
+                what=f"whether {process.role.value} (pid {process.pid}) asks for tokens can't be "
+                "seen: it is another user's",
+                remedy="run 'shoal doctor' as that user",
+            )
+        elif process.auth_mode != PROTECTED_MODE:
+            yield Finding(
+                check=name,
+                severity=Severity.ERROR,
+                what=f"{process.role.value} (pid {process.pid}) asks for no token: whoever "
+                "reaches it runs code here",
+                remedy=_TURN_ON,
+            )
+    if facts.ray or facts.auth_mode == PROTECTED_MODE:
+        return
+    if facts.auth_mode:
+        yield Finding(
+            check=name,
+            severity=Severity.ERROR,
+            what=f"RAY_AUTH_MODE is {facts.auth_mode!r} here: a 'ray start' would take work from "
+            "anyone",
+            remedy=_TURN_ON,
+        )
+    elif not facts.has_token:
+        yield Finding(
+            check=name,
+            severity=Severity.WARNING,
+            what="RAY_AUTH_MODE is unset and there is no token: a 'ray start' would take work from "
+            "anyone",
+            remedy=_TURN_ON,
+        )
+
+
+def ray_ports(facts: Facts) -> Iterator[Finding]:
+    """A port of Ray's, its own choice or the default, that other machines can reach."""
+    protected = bool(facts.ray) and all(
+        process.auth_mode == PROTECTED_MODE for process in facts.ray
+    )
+    for role, default in DEFAULT_PORTS.items():
+        told = {process.port for process in facts.ray if process.role is role and process.port}
+        for port in sorted(told or {default}):
+            hosts = sorted(s.host for s in facts.listening if s.port == port and s.exposed)
+            if not hosts:
+                continue
+            # nothing but people needs the dashboard; nodes need the other two
+            mild = protected and role is not RayRole.DASHBOARD
+            yield Finding(
+                check="ray-ports",
+                severity=Severity.WARNING if mild else Severity.ERROR,
+                what=f"port {port}, {role.value}, is open to other machines on {', '.join(hosts)}"
+                + ("" if protected else ", and is not seen to ask for tokens"),
+                remedy=_CLOSE[role] + ("" if protected else f"; {_TURN_ON}"),
+            )
+
+
+CHECKS: tuple[Check, ...] = (ray_authentication, ray_ports)
+
+
+def examine(facts: Facts) -> tuple[Finding, ...]:
+    """Every check's findings, errors first."""
+    found = [finding for check in CHECKS for finding in check(facts)]
+    return tuple(sorted(found, key=lambda finding: finding.severity is not Severity.ERROR))

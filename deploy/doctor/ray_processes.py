@@ -1,0 +1,103 @@
+"""Ray's own processes on this machine: the port each serves, whether it asks for tokens.
+
+Rule: Ray isn't imported; a command line and an environment say it all. Linux alone.
+"""
+
+import enum
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+AUTH_MODE = "RAY_AUTH_MODE"
+PROTECTED_MODE = "token"
+
+
+class RayRole(enum.StrEnum):
+    """What a process of Ray is for; the value is its name for people."""
+
+    GCS = "Ray's GCS"
+    DASHBOARD = "Ray's dashboard"
+    CLIENT = "Ray's client server"
+    NODE = "Ray's node manager"
+
+
+DEFAULT_PORTS = {RayRole.GCS: 6379, RayRole.DASHBOARD: 8265, RayRole.CLIENT: 10001}
+
+_PORT_FLAGS = {
+    RayRole.GCS: "--gcs_server_port=",
+    RayRole.DASHBOARD: "--port=",
+    RayRole.CLIENT: "--port=",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayProcess:
+    """One running process."""
+
+    role: RayRole
+    pid: int
+    port: int | None
+    """The port that it was told to serve, where that is known."""
+    auth_mode: str | None
+    """RAY_AUTH_MODE of its environment, "" where unset; None where it may not be read."""
+
+
+def role_of(command: Sequence[str]) -> RayRole | None:
+    """What a command line is of Ray; None for another program's."""
+    if not command:
+        return None
+    program = command[0].rpartition("/")[2]
+    if program == "gcs_server":
+        return RayRole.GCS
+    if program == "raylet":
+        return RayRole.NODE
+    if any(word.endswith("/ray/dashboard/dashboard.py") for word in command[1:4]):
+        return RayRole.DASHBOARD
+    if "ray.util.client.server" in command:
+        return RayRole.CLIENT
+    return None
+
+
+def port_of(role: RayRole, command: Sequence[str]) -> int | None:
+    """The port in the command line; None where it has none, or 0 for any."""
+    flag = _PORT_FLAGS.get(role)
+    for word in command:
+        if flag and word.startswith(flag) and word.removeprefix(flag).isdigit():
+            return int(word.removeprefix(flag)) or None
+    return None
+
+
+def ray_processes(proc: Path = Path("/proc")) -> tuple[RayProcess, ...]:
+    """Every process of Ray that this user can see."""
+    found = []
+    for folder in sorted(proc.glob("[0-9]*"), key=lambda path: int(path.name)):
+        command = _words(folder / "cmdline") or []
+        if role := role_of(command):
+            environment = _words(folder / "environ")
+            found.append(
+                RayProcess(
+                    role=role,
+                    pid=int(folder.name),
+                    port=port_of(role, command),
+                    auth_mode=None if environment is None else auth_mode(_as_mapping(environment)),
+                )
+            )
+    return tuple(found)
+
+
+def auth_mode(environment: Mapping[str, str] = os.environ) -> str:
+    """RAY_AUTH_MODE as Ray reads it: in any case; "" where it is unset."""
+    return environment.get(AUTH_MODE, "").strip().lower()
+
+
+def _words(path: Path) -> list[str] | None:
+    """NUL-ended words; None where the process is gone or another user's."""
+    try:
+        return path.read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+    except OSError:
+        return None
+
+
+def _as_mapping(words: Sequence[str]) -> dict[str, str]:
+    return {name: value for name, _, value in (word.partition("=") for word in words)}

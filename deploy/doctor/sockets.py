@@ -1,0 +1,63 @@
+"""Which TCP ports are listened on, as the kernel's tables tell. Linux alone.
+
+Rule: tables are parsed as text by a pure function; `read_listening` alone touches the machine.
+"""
+
+import ipaddress
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from shoal.errors import StorageError
+
+_TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
+_LISTEN = "0A"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Listening:
+    """One listening socket."""
+
+    host: str
+    """An address of this machine, or 0.0.0.0 or :: for all of them; IPv4 where it is mapped."""
+    port: int
+
+    @property
+    def exposed(self) -> bool:
+        """Whether other machines can reach it, firewalls aside."""
+        return not ipaddress.ip_address(self.host).is_loopback
+
+
+def parse_table(text: str) -> list[Listening]:
+    """The listening sockets of one table in the form of proc(5)'s /proc/net/tcp."""
+    found = []
+    for line in text.splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == _LISTEN:
+            address, _, port = fields[1].partition(":")
+            found.append(Listening(host=_host(address), port=int(port, 16)))
+    return found
+
+
+def read_listening() -> tuple[Listening, ...]:
+    """Every listening socket of this network namespace, each once, in order.
+
+    Raises:
+        StorageError: the kernel has no such tables.
+    """
+    try:
+        tables = [Path(path).read_text() for path in _TABLES if Path(path).exists()]
+    except OSError as failure:
+        raise StorageError(f"can't read {failure.filename}: {failure.strerror}") from failure
+    if not tables:
+        raise StorageError(f"{_TABLES[0]} is missing: shoal doctor looks at Linux machines")
+    return tuple(sorted({socket for table in tables for socket in parse_table(table)}))
+
+
+def _host(digits: str) -> str:
+    # 32-bit words, each as this machine holds it
+    words = [int(digits[at : at + 8], 16) for at in range(0, len(digits), 8)]
+    packed = struct.pack(f"={len(words)}I", *words)
+    address = ipaddress.ip_address(packed)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)

@@ -1,0 +1,206 @@
+"""`shoal doctor`: the kernel's tables, Ray's processes, and the verdict; on real sockets."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deploy.doctor.checks import examine, ray_authentication, ray_ports
+from deploy.doctor.facts import Facts, has_ray_token
+from deploy.doctor.findings import Severity, is_well
+from deploy.doctor.ray_processes import RayProcess, RayRole, port_of, ray_processes, role_of
+from deploy.doctor.sockets import Listening, parse_table, read_listening
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _gcs(mode, port=6379):
+    return RayProcess(role=RayRole.GCS, pid=7, port=port, auth_mode=mode)
+
+
+def _open(port, host="0.0.0.0"):
+    return Listening(host=host, port=port)
+
+
+@contextlib.contextmanager
+def _listener(host, family=socket.AF_INET):
+    with socket.create_server((host, 0), family=family) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("host", "family", "exposed"),
+    [
+        ("127.0.0.1", socket.AF_INET, False),
+        ("0.0.0.0", socket.AF_INET, True),
+        ("::1", socket.AF_INET6, False),
+        ("::", socket.AF_INET6, True),
+    ],
+)
+def test_a_real_socket_is_found_with_its_address(host, family, exposed):
+    """What the kernel says is the truth, whatever a program's configuration promised."""
+    try:
+        listener = _listener(host, family)
+        with listener as port:
+            (found,) = [s for s in read_listening() if s.port == port]
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    assert (found.host, found.exposed) == (host, exposed)
+
+
+def test_a_socket_that_only_connected_is_not_listening():
+    """An outgoing connection opens nothing to anyone."""
+    with _listener("127.0.0.1") as port, socket.create_connection(("127.0.0.1", port)) as other:
+        assert not [s for s in read_listening() if s.port == other.getsockname()[1]]
+
+
+@pytest.mark.skipif(sys.byteorder != "little", reason="the table below was written by one")
+def test_an_ipv4_address_in_ipv6_clothes_is_loopback_still():
+    """Java and gRPC listen on ::ffff:127.0.0.1, which other machines can't reach."""
+    table = (
+        "  sl  local_address                         remote_address st\n"
+        "   0: 0000000000000000FFFF00000100007F:2711 00000000000000000000000000000000:0000 0A 0 0\n"
+    )
+    assert parse_table(table) == [Listening(host="127.0.0.1", port=10001)]
+
+
+@pytest.mark.parametrize("port", [6379, 8265, 10001])
+def test_a_port_of_ray_that_is_open_without_authentication_is_an_error(port):
+    """Fault 53: whoever reaches it runs code on the cluster."""
+    findings = examine(Facts(listening=(_open(port),), has_token=True))
+    assert [(f.check, f.severity) for f in findings] == [("ray-ports", Severity.ERROR)]
+    assert str(port) in findings[0].what
+    assert "RAY_AUTH_MODE=token" in findings[0].remedy
+
+
+@pytest.mark.parametrize("port", [6379, 8265, 10001])
+def test_a_port_of_ray_on_loopback_is_nothing(port):
+    """`ray dashboard` and ssh reach it there, and nobody else does."""
+    listening = (_open(port, "127.0.0.1"), _open(port, "::1"))
+    assert not list(ray_ports(Facts(listening=listening)))
+
+
+def test_what_nodes_need_of_each_other_is_a_warning_once_tokens_are_asked_for():
+    """A cluster of several machines can't have its GCS on loopback; its dashboard it can."""
+    facts = Facts(ray=(_gcs("token"),), listening=(_open(6379), _open(8265), _open(10001)))
+    assert {f.what.split(",")[0]: f.severity for f in ray_ports(facts)} == {
+        "port 6379": Severity.WARNING,
+        "port 8265": Severity.ERROR,
+        "port 10001": Severity.WARNING,
+    }
+
+
+def test_ray_is_looked_for_where_it_was_told_to_listen():
+    """`ray start --port` moves the GCS, and what is at 6379 then is another program."""
+    facts = Facts(ray=(_gcs("token", port=7001),), listening=(_open(6379), _open(7001)))
+    assert [f.what.split(",")[0] for f in ray_ports(facts)] == ["port 7001"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (Facts(ray=(_gcs("token"),)), None),
+        (Facts(ray=(_gcs(""),), auth_mode="token"), Severity.ERROR),
+        (Facts(ray=(_gcs("disabled"),)), Severity.ERROR),
+        (Facts(ray=(_gcs(None),)), Severity.WARNING),
+        (Facts(auth_mode="token"), None),
+        (Facts(auth_mode="disabled", has_token=True), Severity.ERROR),
+        (Facts(has_token=True), None),
+        (Facts(), Severity.WARNING),
+    ],
+)
+def test_authentication_is_judged_by_what_runs_and_else_by_what_would(facts, expected):
+    """Fault 53: the environment of a running process counts; this shell's only before it runs."""
+    assert next((f.severity for f in ray_authentication(facts)), None) == expected
+
+
+def test_errors_come_first_and_decide():
+    """Who reads one line reads the one that matters."""
+    findings = examine(Facts(ray=(_gcs(None), _gcs("")), listening=(_open(6379),)))
+    severities = [finding.severity for finding in findings]
+    assert severities == [Severity.ERROR, Severity.ERROR, Severity.WARNING]
+    assert not is_well(findings)
+    assert is_well(findings[-1:])
+
+
+@pytest.mark.parametrize(
+    ("command", "role", "port"),
+    [
+        (["/x/ray/core/src/ray/gcs/gcs_server", "--gcs_server_port=6380"], RayRole.GCS, 6380),
+        (["/x/raylet", "--node_manager_port=0"], RayRole.NODE, None),
+        (["python3", "/x/ray/dashboard/dashboard.py", "--port=8266"], RayRole.DASHBOARD, 8266),
+        (["python3", "-m", "ray.util.client.server", "--port=10002"], RayRole.CLIENT, 10002),
+        (["vim", "gcs_server"], None, None),
+        ([""], None, None),
+    ],
+)
+def test_rays_processes_are_known_by_their_command_lines(command, role, port):
+    """As `ps` shows them for ray 2.60."""
+    assert role_of(command) is role
+    assert role is None or port_of(role, command) == port
+
+
+@contextlib.contextmanager
+def _running_gcs(folder, port, mode):
+    """A process that looks like Ray's GCS from outside: its name, its flag, its environment."""
+    program = folder / "gcs_server"
+    program.symlink_to(sys.executable)
+    command = [program, "-c", "import time; time.sleep(60)", f"--gcs_server_port={port}"]
+    with subprocess.Popen(command, env={**os.environ, "RAY_AUTH_MODE": mode}) as process:
+        try:
+            end_s = time.monotonic() + 10
+            while process.pid not in [seen.pid for seen in ray_processes()]:
+                assert time.monotonic() < end_s
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_process_is_read_with_its_port_and_its_environment(tmp_path):
+    """Its own environment counts, not the one that `shoal doctor` runs in."""
+    with _running_gcs(tmp_path, 6390, "Token") as process:
+        (seen,) = [p for p in ray_processes() if p.pid == process.pid]
+    assert (seen.role, seen.port, seen.auth_mode) == (RayRole.GCS, 6390, "token")
+
+
+def test_a_token_is_looked_for_where_ray_does(tmp_path):
+    """RAY_AUTH_TOKEN, then RAY_AUTH_TOKEN_PATH, then ~/.ray/auth_token."""
+    assert not has_ray_token({}, tmp_path)
+    assert has_ray_token({"RAY_AUTH_TOKEN": "x"}, tmp_path)
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("x")
+    assert has_ray_token({}, tmp_path)
+    assert not has_ray_token({"RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")}, tmp_path)
+
+
+def _doctor(environment, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", "from deploy.cli.main import main; main()", "doctor", *arguments],
+        capture_output=True, text=True, timeout=60, env={**os.environ, **environment}, cwd=ROOT,
+    )  # fmt: skip
+
+
+def test_the_command_fails_loudly_where_authentication_is_off():
+    """Fault 53: exit code not 0, one finding a line with what to do, and JSON for programs."""
+    told = _doctor({"RAY_AUTH_MODE": "disabled"}, "--json")
+    answer = json.loads(told.stdout)
+    assert told.returncode == 78
+    assert not answer["well"]
+    assert "ray-authentication" in {f["check"] for f in answer["findings"]}
+    assert all(f["remedy"] for f in answer["findings"])
+    assert "ray" not in told.stderr
+
+
+def test_the_command_finds_a_port_that_really_is_open(tmp_path):
+    """Fault 53, on a real socket that stands for the GCS's."""
+    with _listener("0.0.0.0") as port, _running_gcs(tmp_path, port, "disabled"):
+        told = _doctor({"RAY_AUTH_MODE": "token"})
+    assert told.returncode == 78
+    assert f"error: port {port}, Ray's GCS, is open to other machines on 0.0.0.0" in told.stdout
+    assert "set RAY_AUTH_MODE=token" in told.stdout
