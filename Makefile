@@ -1,7 +1,8 @@
 # Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-cluster test-faults test-ray test-soak soak fuzz test-simulation \
-	check stubs bench bench-quality bench-index bench-building bench-overload bench-scale bench-against gpu-check clean
+	check stubs bench bench-quality bench-index bench-building bench-overload bench-scale \
+	bench-against bench-ray gpu-check clean
 SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -90,6 +91,9 @@ bench-index: $(READY) ## every recipe: bytes, recall, time; what a shard adds to
 
 bench-against: $(READY) ## this checkout beside another one (OTHER=PATH), in interleaved pairs
 	$(BIN)/python -m bench.against $(OTHER) $(BENCH)
+
+bench-ray: $(READY) ## a cluster on Ray beside the same one without, in interleaved pairs
+	$(BIN)/python -m bench.on_ray $(BENCH)
 
 gpu-check: $(READY) ## what needs a GPU: its tests, then queries a second beside the CPU's
 	$(BIN)/python -m pytest -m gpu -rs tests
