@@ -17,6 +17,7 @@ from shoal.credentials import Credentials
 from shoal.errors import InvalidArgumentError, UnavailableError, VerdictError
 from shoal.requests import SearchOptions
 from shoal.rpc.deadline import check_timeout
+from shoal.target import check_target
 
 if TYPE_CHECKING:  # needs hdrhistogram, which the bare install hasn't
     from shoal.bench.max_rate import Goal
@@ -100,6 +101,11 @@ def bench(
         int, typer.Option("--recall-sample", min=0, help="Calls to search exactly as well, as many "
                           "as 5 s allow, before the load.")
     ] = 200,
+    truth: Annotated[
+        str | None,
+        typer.Option("--truth", metavar="HOST:PORT", help="A router of the same passages that "
+                     "searches exactly, for a target that can't.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of arrivals, samples, made-up queries.")] = 0,
     k: Annotated[int, typer.Option("-k", help="Hits a query, 1 to 1,000.")] = 10,
     ids_only: Annotated[bool, typer.Option("--ids-only", help="Ask for no text.")] = False,
@@ -165,6 +171,7 @@ def bench(
             timeout_s=timeout_s,
             seed=seed,
             recall_sample=recall_sample,
+            truth_target=check_target(truth, "--truth") if truth else "",
             texts=asked.texts,
             vectors_file=asked.vectors_file,
             options=options,

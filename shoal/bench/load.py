@@ -32,7 +32,6 @@ TRUTH_BUDGET_S = 5.0
 _START_S = 120.0
 _GRACE_S = 30.0
 _ALIGN_S = 0.05
-_GUESSED_RATE, _MOST_GUESSED = 100.0, 1_000.0
 _LINE_BYTES = 64 << 20
 
 
@@ -129,8 +128,12 @@ class Workers:
         self, n_wanted: int, stages: Sequence[Stage], budget_s: float = TRUTH_BUDGET_S
     ) -> tuple[Truth | None, str]:
         """Has some of the requests of `stages` searched exactly, or says why that can't be."""
-        n_calls = int(sum(map(_expected_calls, stages)))
-        order = {"do": "truth", "n": n_wanted, "n_calls": n_calls, "budget_s": budget_s}
+        order = {
+            "do": "truth",
+            "n": n_wanted,
+            "n_calls": _expected_calls(stages),
+            "budget_s": budget_s,
+        }
         within_s = budget_s + self._plan.timeout_s + _GRACE_S
         found = await self._order(0, order, within_s=within_s)
         if "why" in found:
@@ -217,12 +220,15 @@ class Workers:
             raise InternalError(f"load worker {number} died") from None
 
 
-def _expected_calls(stage: Stage) -> float:
-    """How many calls a stage makes; of a closed loop nobody knows, and this is a guess."""
-    if stage.rate is None:
-        return min(_MOST_GUESSED, _GUESSED_RATE * (stage.clients or 0)) * stage.total_s
-    last = stage.rate if stage.to_rate is None else stage.to_rate
-    return stage.rate * stage.warmup_s + (stage.rate + last) / 2 * stage.duration_s
+def _expected_calls(stages: Sequence[Stage]) -> int | None:
+    """How many calls the stages make; nobody knows of a closed loop."""
+    n_calls = 0.0
+    for stage in stages:
+        if stage.rate is None:
+            return None
+        last = stage.rate if stage.to_rate is None else stage.to_rate
+        n_calls += stage.rate * stage.warmup_s + (stage.rate + last) / 2 * stage.duration_s
+    return int(n_calls)
 
 
 def _understand(line: bytes) -> dict[str, Any]:

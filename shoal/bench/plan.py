@@ -28,8 +28,9 @@ class LoadPlan:
     loop) is set. `texts` or `vectors_file` (a .npy of shape (n, dim)) are the queries, taken in
     turn, `batch` a call; without either, questions are made up from `seed`. `options` are the
     search's. `workers` processes share the load, each with its own `connections`.
-    `recall_sample` calls are searched exactly as well, before the run. `adapter` names what speaks
-    to the target where its form doesn't (`shoal.bench.target`).
+    `recall_sample` calls are searched exactly as well, before the run, by the target or by the
+    router at `truth_target` where it can't. `adapter` names what speaks to the target where its
+    form doesn't (`shoal.bench.target`).
     """
 
     target: str
@@ -46,6 +47,7 @@ class LoadPlan:
     timeout_s: float = 10.0
     seed: int = 0
     recall_sample: int = 0
+    truth_target: str = ""
     texts: tuple[str, ...] = ()
     vectors_file: str = ""
     options: SearchOptions = dataclasses.field(default_factory=SearchOptions)

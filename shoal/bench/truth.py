@@ -15,6 +15,7 @@ from shoal.bench.tally import Recall
 from shoal.bench.target import Ids, Reply, Served
 
 _Z_95 = 1.96
+_FEW = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +63,20 @@ class RecallFigures:
     n_other_version: int
 
 
-def sampled(n_requests: int, n_wanted: int, n_calls: int, seed: int) -> list[int]:
+def sampled(n_requests: int, n_wanted: int, n_calls: int | None, seed: int) -> list[int]:
     """Which requests are searched exactly too: spread evenly over those that will be sent.
 
-    They come in random order, so that the first of them are a fair sample as well. `n_calls` is how
-    many calls are expected.
+    `n_calls` is how many that is; where nobody knows (a closed loop), each tenfold of calls gets as
+    many, so that neither a slow nor a fast target misses them. They come in random order, so that
+    the first of them are a fair sample as well.
     """
-    n_sent = max(1, min(n_requests, n_calls))
+    n_sent = n_requests if n_calls is None else max(1, min(n_requests, n_calls))
     n_taken = min(n_wanted, n_sent)
-    chosen = [i * n_sent // n_taken for i in range(n_taken)]
+    if n_calls is None and n_sent > _FEW:
+        steps = ((n_sent / _FEW) ** (i / n_taken) for i in range(n_taken))
+        chosen = sorted({min(n_sent - 1, int(_FEW * step)) for step in steps})
+    else:
+        chosen = [i * n_sent // n_taken for i in range(n_taken)]
     random.Random(seed).shuffle(chosen)
     return chosen
 

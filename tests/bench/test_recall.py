@@ -59,3 +59,16 @@ def test_the_sample_is_spread_over_what_is_sent(n_requests, n_wanted, n_calls, s
     assert chosen[-1] < n_sent
     widest = max((b - a for a, b in zip(chosen, [*chosen[1:], n_sent], strict=True)), default=1)
     assert widest <= n_sent / len(chosen) + 1
+
+
+@given(n_requests=st.integers(300, 5_000), seed=st.integers(0, 3))
+def test_a_run_of_unknown_length_meets_the_sample(n_requests, seed):
+    """Whether the measured part is calls 30 to 100 or 1,000 to 4,000, some of its questions are
+    in it.
+    """
+    chosen = sampled(n_requests, 200, None, seed)
+    assert len(set(chosen)) == len(chosen) > 50
+    assert max(chosen) < n_requests
+    for begin, end in ((30, 100), (100, 300), (1_000, 4_000)):
+        if end <= n_requests:
+            assert sum(begin <= request < end for request in chosen) >= 15
