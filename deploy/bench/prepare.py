@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shoal.bench.queries import generated_texts, generated_vectors
+from shoal.bench.target import adapter_of
 from shoal.client import Client
 from shoal.credentials import Credentials
 from shoal.errors import InvalidArgumentError
@@ -53,12 +54,14 @@ class Prepared:
 
 
 @contextmanager
-def prepared(source: QuerySource, target: str, credentials: Credentials, index: str
-             ) -> Iterator[Prepared]:  # fmt: skip
+def prepared(
+    source: QuerySource, target: str, adapter: str, credentials: Credentials, index: str
+) -> Iterator[Prepared]:
     """The queries of `source`; vectors that are drawn or made up lie in a file until the end.
 
     Raises:
         CorpusError: they can't be read.
+        InvalidArgumentError: vectors are to be made up for what isn't a router.
         ShoalError: the server doesn't say how many dimensions its vectors have.
     """
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
@@ -74,6 +77,11 @@ def prepared(source: QuerySource, target: str, credentials: Credentials, index: 
             file = "" if drawn.vectors is None else _saved(Path(folder), drawn.vectors)
             yield Prepared(source=drawn.source, texts=drawn.texts, vectors_file=file)
         elif source.mode == "vector":
+            if adapter not in {"", "grpc"} or adapter_of(target) != "grpc":
+                raise InvalidArgumentError(
+                    "--mode vector makes up vectors for a router's index; "
+                    "give --vectors or --sample"
+                )
             with Client(target, token=credentials.token, tls=credentials.tls) as client:
                 dim = client.get_index(index).dim
             vectors = generated_vectors(source.n_queries, dim, source.seed)

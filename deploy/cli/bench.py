@@ -160,7 +160,7 @@ def bench(
         "fields": () if ids_only else None,
     }
     address, known = _address(target, adapter, given, name)
-    with prepared(source, address, known, index) as asked:
+    with prepared(source, address, adapter, known, index) as asked:
         plan = LoadPlan(
             target=address,
             adapter=_FAISS if adapter == "faiss" else adapter,

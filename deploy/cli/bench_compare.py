@@ -27,7 +27,8 @@ def compare(
     from shoal.bench.compare import ratios_of
     from shoal.bench.record import read_record
 
-    ratios = ratios_of(read_record(first), read_record(second), share_of(threshold))
+    share = share_of(threshold)
+    ratios = ratios_of(read_record(first), read_record(second), share)
     if as_json:
         write_json([{**asdict(ratio), "ratio": ratio.ratio} for ratio in ratios])
     else:

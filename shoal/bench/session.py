@@ -3,6 +3,7 @@
 Rule: what the generator can't do is a note or a fault of the run, and stands in its record.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -19,6 +20,7 @@ from shoal.bench.truth import Truth
 _PROBE_CLIENTS = 8
 _PROBE_S = 2.0
 _MAX_TRUTH_BUDGET_S = 20.0
+_MOST_VOID = 3
 
 
 class Watcher(Protocol):
@@ -100,6 +102,7 @@ class _Search:
         self._told: list[tuple[float, str]] = []
         self._best: dict[float, LoadReport] = {}
         self._why = ""
+        self._n_void: Counter[float] = Counter()
 
     async def run(self) -> None:
         """Tries rates until the answer is known, or the generator gives out."""
@@ -110,11 +113,11 @@ class _Search:
             self._watcher.end(report, missed or "met")
             self._told.append((rate, missed))
             if missed and report.generator.fault:
-                self._why = f"at {rate:g}/s {report.generator.fault}"
-            else:
-                self._trials.append(Trial(rate=rate, met=not missed))
-                if rate not in self._best or not missed:
-                    self._best[rate] = report
+                self._void(rate, report.generator.fault)
+                continue
+            self._trials.append(Trial(rate=rate, met=not missed))
+            if rate not in self._best or not missed:
+                self._best[rate] = report
 
     @property
     def kept(self) -> tuple[LoadReport, ...]:
@@ -136,6 +139,12 @@ class _Search:
             why=why,
             trials=tuple(self._told),
         )
+
+    def _void(self, rate: float, fault: str) -> None:
+        """A trial that measured the generator: another may not, but it won't be tried for ever."""
+        self._n_void[rate] += 1
+        if self._n_void[rate] >= _MOST_VOID:
+            self._why = f"at {rate:g}/s {fault}"
 
     async def _probe(self) -> float:
         """Half of what a few clients in a closed loop achieve."""

@@ -13,6 +13,8 @@ import time
 from typing import Any
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
 
 from shoal.parent import die_with_parent
 from shoal.v1 import search_pb2 as pb
@@ -34,6 +36,9 @@ async def _main(delay_s: float) -> None:
     handlers: Any = {"Search": grpc.unary_unary_rpc_method_handler(search)}
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+    health = HealthServicer()
+    await health.set(service, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, is_over.set)
