@@ -132,8 +132,8 @@ class FaissTarget:
 
 
 def _encoder(index: BareIndex) -> "Offline":
-    from deploy.evaluation.offline_encoder import open_offline  # noqa: PLC0415 -- loads torch
-
     if index.manifest.encoder is None:
         raise ConfigError("the index holds bare vectors: ask it with --vectors or --sample")
+    from deploy.evaluation.offline_encoder import open_offline  # noqa: PLC0415 -- loads torch
+
     return open_offline(index.manifest.encoder, "cpu", whole_texts=False)

@@ -38,6 +38,17 @@ class Goal:
             return "recall unknown"
         return f"recall {report.recall.mean:.3f}" if report.recall.mean < self.recall else ""
 
+    def is_void(self, report: LoadReport) -> bool:
+        """Whether a run that missed it may have missed it by its generator's fault alone.
+
+        On an overloaded machine the generator is late as well; but a server that failed, or whose
+        p99 is past the limit by more than the generator's own, gave out by itself.
+        """
+        p99_ms = report.promised_ms["p99"]
+        if not report.generator.fault or p99_ms is None:
+            return False
+        return p99_ms - report.late_ms.p99 <= self.p99_ms
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:

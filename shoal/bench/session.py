@@ -112,7 +112,7 @@ class _Search:
             missed = self._goal.fault(report)
             self._watcher.end(report, missed or "met")
             self._told.append((rate, missed))
-            if missed and report.generator.fault:
+            if missed and self._goal.is_void(report):
                 self._void(rate, report.generator.fault)
                 continue
             self._trials.append(Trial(rate=rate, met=not missed))

@@ -72,11 +72,12 @@ async def test_a_run_finds_and_counts(folder, index_dir):
 
 async def test_what_only_a_router_knows_is_refused(folder, index_dir):
     """An operating point is the router's choice; texts want a model, and this index has none."""
+    chosen = plan(folder, index_dir, options={"target_recall": 0.9})
     with pytest.raises(errors.InvalidArgumentError, match="--n-probe"):
-        await asyncio.to_thread(run_load, plan(folder, index_dir, options={"target_recall": 0.9}))
-    bare = LoadPlan(target=str(index_dir), adapter=ADAPTER, clients=1)
+        await open_target(chosen).__aenter__()
+    texts = LoadPlan(target=str(index_dir), adapter=ADAPTER, clients=1)
     with pytest.raises(errors.ConfigError, match="bare vectors"):
-        await asyncio.to_thread(run_load, bare)
+        await open_target(texts).__aenter__()
 
 
 def test_queries_are_drawn_from_an_index(folder, index_dir):

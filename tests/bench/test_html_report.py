@@ -46,7 +46,7 @@ def record(*reports, **more):
 class Page(HTMLParser):
     """What a browser would load, and the text that it shows; unbalanced tags fail."""
 
-    VOID = frozenset(("meta", "line", "polyline", "circle", "rect"))
+    VOID = frozenset(("meta",))
 
     def __init__(self, text):
         super().__init__()

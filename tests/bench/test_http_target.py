@@ -74,7 +74,7 @@ async def test_failures_have_the_names_of_the_others(retrieve, status, code):
 
 async def test_a_time_out_is_its_own_series(retrieve):
     """Not answered in time is no error of the server's."""
-    retrieve.delay_s = 5.0
+    retrieve.delay_s = 1.0
     report = await run(target=retrieve.url, timeout_s=0.2)
     assert (report.timeout_ms.n, report.error_ms.n) == (20, 0)
 

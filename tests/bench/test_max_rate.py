@@ -84,14 +84,15 @@ def test_nothing_was_tried():
     assert highest([]) is None
 
 
-def report(*, ok_ms=(), n_failed=0, recall=None) -> LoadReport:
+def report(*, ok_ms=(), n_failed=0, recall=None, late_ms=0.0) -> LoadReport:
     from shoal.bench.drive import Call
 
     stage = Stage(rate=100.0, warmup_s=0.0, duration_s=10.0)
     tally = Tally(stage, ())
     replies = [("OK", ms) for ms in ok_ms] + [("UNAVAILABLE", 1)] * n_failed
     for number, (code, ms) in enumerate(replies):
-        tally.record(Call(number=number, due_s=1.0, sent_s=1.0, done_s=1.0 + ms / 1e3,
+        tally.record(Call(number=number, due_s=1.0, sent_s=1.0 + late_ms / 1e3,
+                          done_s=1.0 + ms / 1e3,
                           reply=Reply(code=code)))  # fmt: skip
     if recall is not None:
         tally.recall = {0: Recall(1, recall)}
@@ -114,3 +115,19 @@ def test_a_goal_is_over_every_call(goal, seen, fault):
     """Fast failures meet no goal: 99 % of all calls due must have been answered in time."""
     assert fault in goal.fault(seen)
     assert bool(fault) == bool(goal.fault(seen))
+
+
+@pytest.mark.parametrize(
+    ("seen", "is_void"),
+    [
+        (report(ok_ms=[60] * 100), False),
+        (report(ok_ms=[60] * 100, late_ms=20), True),
+        (report(ok_ms=[600] * 100, late_ms=50), False),
+        (report(ok_ms=[60] * 90, n_failed=10, late_ms=20), False),
+    ],
+)
+def test_a_late_generator_excuses_no_more_than_it_was_late(seen, is_void):
+    """60 ms of which 20 were the generator's say nothing about 50 ms; 600 with 50 do, and so do
+    failures.
+    """
+    assert Goal(p99_ms=50).is_void(seen) is is_void

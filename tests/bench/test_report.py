@@ -11,7 +11,7 @@ from shoal.bench.drive import Call
 from shoal.bench.plan import LoadPlan
 from shoal.bench.report import LoadReport, judge, promised, summarize
 from shoal.bench.schedule import Stage
-from shoal.bench.tally import Series, Tally
+from shoal.bench.tally import Series, Tally, slice_s
 from shoal.bench.tally_wire import tally_from_json, tally_to_json
 from shoal.bench.target import Reply, Served
 
@@ -98,8 +98,7 @@ def test_the_timeline_holds_every_call(figures):
     """Slices by due time add up to the calls, and by answer to the rate."""
     assert sum(moment.n for moment in figures.timeline) == figures.n_calls
     assert sum(moment.n_failed for moment in figures.timeline) == 2
-    slice_s = 0.1
-    answered = sum(moment.answers_per_s for moment in figures.timeline) * slice_s
+    answered = sum(moment.answers_per_s for moment in figures.timeline) * slice_s(STAGE)
     assert answered == pytest.approx(4)
 
 

@@ -83,9 +83,10 @@ def _answer(found: MaxRate | None) -> str:
         goal += f" and a recall of {found.recall:g}"
     if found.calls_per_s is None:
         return f'<div class="answer">No rate keeps {goal}: {escape(found.why)}.</div>'
+    early = f" The search ended early: {escape(found.why)}." if found.why else ""
     return (
         f'<div class="answer"><strong>{found.calls_per_s:,.1f} calls/s</strong> is the highest '
-        f"rate that keeps {goal}.</div>"
+        f"rate that keeps {goal}.{early}</div>"
     )
 
 
@@ -149,13 +150,15 @@ def _stages_table(reports: Sequence[LoadReport]) -> str:
             *((f"{value:,.2f}", "") for value in
               (latency.p50, latency.p90, latency.p99, latency.p999, latency.max)),
             (_NEVER, "bad") if promised is None else (f"{promised:,.2f}", ""),
-            (_codes(report), "bad" if n_failed else ""),
+            (f"{n_failed:,}", "bad" if n_failed else ""),
             (f"{report.degraded_ms.n:,}", "bad" if report.degraded_ms.n else ""),
             ("-" if report.recall is None else f"{report.recall.mean:.3f}", ""),
             ("-" if report.coverage_mean is None else f"{report.coverage_mean:.4f}", ""),
             (f"{report.generator.lag_share:.1%}", "bad" if report.generator.fault else ""),
         ])  # fmt: skip
-    return _table(names, rows)
+    failures = "; ".join(f"{r.label}: {_codes(r)}" for r in reports if r.errors)
+    told = f'<p class="codes">Failed, {escape(failures)}.</p>' if failures else ""
+    return _table(names, rows) + told
 
 
 def _parts_table(report: LoadReport) -> str:
@@ -228,7 +231,7 @@ def _wide(name: str, about: str, content: str) -> str:
 
 
 def _codes(report: LoadReport) -> str:
-    return ", ".join(f"{n:,} {code}" for code, n in sorted(report.errors.items())) or "0"
+    return ", ".join(f"{n:,} {code}" for code, n in sorted(report.errors.items()))
 
 
 def _in_words(value: Any) -> str:

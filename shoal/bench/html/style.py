@@ -68,7 +68,7 @@ border-style:solid;margin-right:7px;vertical-align:middle}
 .legend i.dashed{border-top-style:dashed;background:none}
 .legend i.box{height:11px;width:11px;border:0;border-radius:3px}
 .legend i.dots{height:9px;width:9px;border:0;border-radius:50%}
-.scroll{overflow-x:auto}
+.scroll{overflow-x:auto}.codes{margin:12px 0 0;color:var(--bad);font-size:13.5px}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:14px}
 th,td{text-align:right;padding:7px 10px;border-bottom:1px solid var(--line);white-space:nowrap}
 th{color:var(--dim);font-weight:500;font-size:13px}
