@@ -12,10 +12,8 @@ from deploy.cli import bench_compare, flags
 from deploy.cli.bench_parse import goal_asked, stages_asked
 from deploy.cli.credentials import credentials_for, with_credentials
 from deploy.cli.output import note, write_json
-from shoal.client import Client
 from shoal.credentials import Credentials
 from shoal.errors import InvalidArgumentError, UnavailableError, VerdictError
-from shoal.requests import SearchOptions
 from shoal.rpc.deadline import check_timeout
 from shoal.target import check_target
 
@@ -24,6 +22,7 @@ if TYPE_CHECKING:  # needs hdrhistogram, which the bare install hasn't
     from shoal.bench.plan import LoadPlan
     from shoal.bench.record import RunRecord
     from shoal.bench.schedule import Stage
+    from shoal.requests import SearchOptions
 
 app = typer.Typer(
     help="Put load on a running cluster: --rate R (open loop) or --clients N (closed loop).",
@@ -203,6 +202,7 @@ def _address(
 ) -> tuple[str, Credentials]:
     """The target, and what to show it; a router is waited for, others answer or don't."""
     from shoal.bench.target import adapter_of
+    from shoal.client import Client
 
     if adapter not in {"", "grpc"} or (target and adapter_of(target) != "grpc"):
         if target is None:

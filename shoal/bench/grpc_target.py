@@ -14,7 +14,9 @@ from shoal.v1 import search_pb2 as pb
 
 STAGES = ("queue", "encode", "search", "merge", "fetch")
 
-_METHOD = "/shoal.v1.SearchService/Search"
+_SERVICE = pb.DESCRIPTOR.services_by_name["SearchService"].full_name
+"""Channels balance over several routers by their health, as the client's do."""
+_METHOD = f"/{_SERVICE}/Search"
 _REFUSALS = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.NOT_FOUND,
@@ -35,7 +37,9 @@ async def open_target(plan: LoadPlan) -> AsyncIterator["GrpcTarget"]:
     requests = plan.requests()
     async with AsyncExitStack() as stack:
         channels = [
-            await stack.enter_async_context(open_channel(plan.target, plan.credentials))
+            await stack.enter_async_context(
+                open_channel(plan.target, plan.credentials, balanced=_SERVICE)
+            )
             for _ in range(plan.connections)
         ]
         yield GrpcTarget(plan, requests, channels)
