@@ -21,7 +21,7 @@ KINDS: tuple[Kind, ...] = ("ok", "degraded", "error", "timeout")
 _HIGHEST_US = 3_600_000_000
 _N_SLICES = 60
 _CALLS_A_SLICE = 20
-_NICE_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+_NICE_S = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
 def kind_of(reply: Reply) -> Kind:
