@@ -120,12 +120,18 @@ class HttpTarget:
 
 
 def ids_of(body: Any, n_queries: int) -> Ids | None:
-    """The passages' ids, a tuple a query; None where the body hasn't the agreed shape."""
+    """The passages' ids, a tuple a query; None where the body hasn't the agreed shape.
+
+    A passage without an id goes by its text.
+    """
     try:
         found = tuple(
-            tuple(str(hit.get("document", hit)["id"]) for hit in of_query)
-            for of_query in body["result"]
+            tuple(_id(hit.get("document", hit)) for hit in of_query) for of_query in body["result"]
         )
     except (KeyError, TypeError, AttributeError):
         return None
     return found if len(found) == n_queries else None
+
+
+def _id(document: Any) -> str:
+    return str(document["id"] if "id" in document else document["contents"])

@@ -75,12 +75,17 @@ def next_rate(
     low, high = _bracket(trials)
     if high is None:
         assert low is not None
-        return 2 * low
+        return readable(2 * low)
     if low is None:
-        return high / 2 if high / 2 >= first * _LEAST else None
+        return readable(high / 2) if high / 2 >= first * _LEAST else None
     if high > low * (1 + precision):
-        return (low + high) / 2
+        return readable((low + high) / 2)
     return low if n_met[low] < 2 else None
+
+
+def readable(rate: float) -> float:
+    """`rate` with three digits: nobody asks for 40.21875 calls a second."""
+    return float(f"{rate:.3g}")
 
 
 def highest(trials: Sequence[Trial]) -> float | None:

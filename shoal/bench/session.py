@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from shoal.bench.load import TRUTH_BUDGET_S, Tick, Workers, start_workers
-from shoal.bench.max_rate import Goal, Trial, highest, next_rate
+from shoal.bench.max_rate import Goal, Trial, highest, next_rate, readable
 from shoal.bench.plan import LoadPlan
 from shoal.bench.record import MaxRate
 from shoal.bench.report import LoadReport
@@ -19,7 +19,7 @@ from shoal.bench.truth import Truth
 
 _PROBE_CLIENTS = 8
 _PROBE_S = 2.0
-_MAX_TRUTH_BUDGET_S = 20.0
+_SAMPLES, _MAX_TRUTH_BUDGET_S = 5, 20.0
 _MOST_VOID = 3
 
 
@@ -81,7 +81,8 @@ async def find_max(plan: LoadPlan, stage: Stage, goal: Goal, watcher: Watcher) -
         served = await workers.refuse_bad_plan()
         # each trial needs its part of the sample, and nobody knows how many there will be
         endless = Stage(rate=1e6, duration_s=stage.duration_s)
-        truth, notes = await _truth(plan, workers, [endless], _MAX_TRUTH_BUDGET_S)
+        larger = replace(plan, recall_sample=_SAMPLES * plan.recall_sample)
+        truth, notes = await _truth(larger, workers, [endless], _MAX_TRUTH_BUDGET_S)
         search = _Search(workers=workers, stage=stage, goal=goal, truth=truth, watcher=watcher)
         await search.run()
     return Outcome(served=served, reports=search.kept, notes=notes, max_rate=search.found)
@@ -152,7 +153,7 @@ class _Search:
         self._watcher.begin(probe, 0, None)
         report = await self._workers.run(probe, None, self._watcher.tick)
         self._watcher.end(report, "")
-        return max(1.0, report.calls_per_s / 2)
+        return readable(max(1.0, report.calls_per_s / 2))
 
     async def _try(self, rate: float) -> LoadReport:
         at_rate = replace(self._stage, rate=rate, clients=None, to_rate=None)

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import grpc
 import pytest
 from aiohttp import web
 
@@ -10,6 +11,7 @@ from shoal.bench import LoadPlan, run_load
 from shoal.bench.http_target import ids_of
 from shoal.bench.load import start_workers
 from shoal.credentials import Credentials
+from shoal.v1 import search_pb2 as pb
 
 
 class Retrieve:
@@ -111,3 +113,31 @@ def test_both_shapes_are_read():
     """With scores a hit has its document inside, without it is one."""
     assert ids_of({"result": [[{"document": {"id": 1}, "score": 2.0}], []]}, 2) == (("1",), ())
     assert ids_of({"result": [[{"id": "a"}]]}, 1) == (("a",),)
+    assert ids_of({"result": [[{"document": {"contents": "text"}}]]}, 1) == (("text",),)
+
+
+async def test_a_router_elsewhere_tells_the_truth(retrieve):
+    """`--truth`: a router of the same passages searches exactly; here it finds 7 and one more."""
+
+    async def search(request, context):
+        hits = [pb.Hit(passage=pb.Passage(id=name)) for name in ("7", "8")]
+        results = [pb.QueryResult(hits=hits) for _ in request.queries]
+        return pb.SearchResponse(index="i", version=4, coverage=1.0, results=results)
+
+    method = grpc.unary_unary_rpc_method_handler(
+        search, pb.SearchRequest.FromString, pb.SearchResponse.SerializeToString
+    )
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("shoal.v1.SearchService", {"Search": method}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        report = await run(
+            target=retrieve.url, recall_sample=5, truth_target=f"127.0.0.1:{port}"
+        )  # fmt: skip
+    finally:
+        await server.stop(0)
+    assert report.recall is not None
+    assert (report.recall.mean, report.recall.n) == (0.5, 5)
