@@ -26,7 +26,7 @@ class QuerySource:
         queries: a file of texts.
         vectors: a .npy of shape (n, dim).
         sample: a corpus, or an index's folder.
-        mode: what to make up.
+        mode: what to make up, or to draw of an index; None is texts where that can be.
         n_queries: how many are drawn or made up.
         seed: which.
     """
@@ -34,7 +34,7 @@ class QuerySource:
     queries: Path | None = None
     vectors: Path | None = None
     sample: str | None = None
-    mode: Literal["text", "vector"] = "text"
+    mode: Literal["text", "vector"] | None = None
     n_queries: int = 2_048
     seed: int = 0
 
@@ -73,7 +73,7 @@ def prepared(
         elif source.sample is not None:
             from deploy.bench.questions import draw  # noqa: PLC0415 -- needs a shard's packages
 
-            drawn = draw(source.sample, source.n_queries, source.seed)
+            drawn = draw(source.sample, source.n_queries, source.seed, source.mode)
             file = "" if drawn.vectors is None else _saved(Path(folder), drawn.vectors)
             yield Prepared(source=drawn.source, texts=drawn.texts, vectors_file=file)
         elif source.mode == "vector":

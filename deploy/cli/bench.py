@@ -13,7 +13,7 @@ from deploy.cli.bench_parse import goal_asked, stages_asked
 from deploy.cli.credentials import credentials_for, with_credentials
 from deploy.cli.output import note, write_json
 from shoal.credentials import Credentials
-from shoal.errors import InvalidArgumentError, UnavailableError, VerdictError
+from shoal.errors import InvalidArgumentError, StorageError, UnavailableError, VerdictError
 from shoal.rpc.deadline import check_timeout
 from shoal.target import check_target
 
@@ -79,12 +79,13 @@ def bench(
     sample: Annotated[
         str | None,
         typer.Option("--sample", metavar="CORPUS|DIR", help="Draw the queries: sentences and "
-                     "titles of a corpus, or stored vectors of an index's folder."),
+                     "titles of a corpus or of an index's folder, or its stored vectors."),
     ] = None,
     mode: Annotated[
-        Literal["text", "vector"],
-        typer.Option("--mode", help="What to make up where no queries are given."),
-    ] = "text",
+        Literal["text", "vector"] | None,
+        typer.Option("--mode", help="What to make up where no queries are given, or to draw of an "
+                     "index. Default: text where it has an encoder."),
+    ] = None,
     n_queries: Annotated[
         int, typer.Option("--n-queries", min=1, help="Queries drawn or made up.")
     ] = 2_048,
@@ -147,6 +148,8 @@ def bench(
     check_timeout(timeout_s)
     stages = stages_asked(rate, clients, arrivals, warmup_s, duration_s, find_max=find_max)
     goal = goal_asked(p99, recall, find_max=find_max)
+    if html is not None and not html.absolute().parent.is_dir():
+        raise StorageError(f"{html}: there is no such folder to write the report into")
     source = QuerySource(queries=queries, vectors=vectors, sample=sample, mode=mode,
                          n_queries=n_queries, seed=seed)  # fmt: skip
     options: SearchOptions = {

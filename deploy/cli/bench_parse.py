@@ -32,13 +32,16 @@ def stages_asked(
         if clients is not None:
             raise InvalidArgumentError("--find-max searches for a rate; leave --clients out")
         return [Stage(clients=1, arrivals=arrivals, warmup_s=warmup_s, duration_s=duration_s)]
-    return stages_of(
+    stages = stages_of(
         parse_rates(rate) if rate is not None else [],
         parse_clients(clients) if clients is not None else [],
         arrivals=arrivals,
         warmup_s=warmup_s,
         duration_s=duration_s,
     )
+    if find_max and (len(stages) > 1 or stages[0].to_rate is not None):
+        raise InvalidArgumentError("--find-max begins at one --rate, not at steps or a ramp")
+    return stages
 
 
 def goal_asked(p99: str | None, recall: float | None, *, find_max: bool) -> "Goal | None":

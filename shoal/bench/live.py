@@ -114,6 +114,10 @@ class Lines:
         self._now = Now()
         self._shown_s = 0.0
 
+    def say(self, what: str) -> None:
+        """Something else is done first."""
+        self._write(what)
+
     def begin(self, stage: Stage, number: int, n_stages: int | None) -> None:
         """A stage begins."""
         now_s = time.monotonic()
@@ -143,6 +147,10 @@ class Screen:
         self._live = live
         self._ended = ended
         self._now = Now()
+
+    def say(self, what: str) -> None:
+        """Something else is done first."""
+        self._live.update(what)
 
     def begin(self, stage: Stage, number: int, n_stages: int | None) -> None:
         """A stage begins."""

@@ -26,6 +26,9 @@ _MOST_VOID = 3
 class Watcher(Protocol):
     """Hears of a run while it goes on."""
 
+    def say(self, what: str) -> None:
+        """Something else is done first."""
+
     def begin(self, stage: Stage, number: int, n_stages: int | None) -> None:
         """A stage begins; `n_stages` is None where nobody knows yet."""
 
@@ -54,7 +57,7 @@ async def run_stages(plan: LoadPlan, stages: Sequence[Stage], watcher: Watcher) 
     """
     async with start_workers(plan) as workers:
         served = await workers.refuse_bad_plan()
-        truth, notes = await _truth(plan, workers, stages)
+        truth, notes = await _truth(plan, workers, watcher, stages)
         reports = []
         for number, stage in enumerate(stages, start=1):
             watcher.begin(stage, number, len(stages))
@@ -82,7 +85,7 @@ async def find_max(plan: LoadPlan, stage: Stage, goal: Goal, watcher: Watcher) -
         # each trial needs its part of the sample, and nobody knows how many there will be
         endless = Stage(rate=1e6, duration_s=stage.duration_s)
         larger = replace(plan, recall_sample=_SAMPLES * plan.recall_sample)
-        truth, notes = await _truth(larger, workers, [endless], _MAX_TRUTH_BUDGET_S)
+        truth, notes = await _truth(larger, workers, watcher, [endless], _MAX_TRUTH_BUDGET_S)
         search = _Search(workers=workers, stage=stage, goal=goal, truth=truth, watcher=watcher)
         await search.run()
     return Outcome(served=served, reports=search.kept, notes=notes, max_rate=search.found)
@@ -162,9 +165,14 @@ class _Search:
 
 
 async def _truth(
-    plan: LoadPlan, workers: Workers, stages: Sequence[Stage], budget_s: float = TRUTH_BUDGET_S
+    plan: LoadPlan,
+    workers: Workers,
+    watcher: Watcher,
+    stages: Sequence[Stage],
+    budget_s: float = TRUTH_BUDGET_S,
 ) -> tuple[Truth | None, tuple[str, ...]]:
     if not plan.recall_sample:
         return None, ()
+    watcher.say(f"searching questions exactly, for recall: {budget_s:g} s at most")
     truth, why = await workers.find_truth(plan.recall_sample, stages, budget_s)
     return truth, (f"recall is not measured: {why}",) if why else ()

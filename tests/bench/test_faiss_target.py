@@ -8,7 +8,9 @@ import pytest
 from bench.stored import built
 from deploy.bench.in_process import open_target
 from deploy.bench.questions import draw
+from deploy.cli.sources import open_source
 from shard_server.bare import BareIndex
+from shard_server.building.build import BuildOptions, build_index
 from shoal import errors
 from shoal.bench import LoadPlan, run_load
 
@@ -83,22 +85,39 @@ async def test_what_only_a_router_knows_is_refused(folder, index_dir):
 def test_queries_are_drawn_from_an_index(folder, index_dir):
     """Stored vectors, as many as wanted, each of them there, by the seed."""
     rows = np.load(folder / "rows.npy").astype(np.float16).astype(np.float32)
-    drawn = draw(str(index_dir), 20, seed=1).vectors
+    drawn = draw(str(index_dir), 20, 1, None).vectors
     assert drawn.shape == (20, 16)
     assert np.abs(drawn[:, None] - rows).max(axis=2).min(axis=1).max() < 1e-6
-    assert np.array_equal(drawn, draw(str(index_dir), 20, seed=1).vectors)
-    assert not np.array_equal(drawn, draw(str(index_dir), 20, seed=2).vectors)
+    assert np.array_equal(drawn, draw(str(index_dir), 20, 1, None).vectors)
+    assert not np.array_equal(drawn, draw(str(index_dir), 20, 2, None).vectors)
 
 
 def test_queries_are_drawn_from_a_corpus(tmp_path):
     """Titles and first sentences, of passages that are each as likely as any other."""
     lines = [f'{{"_id": "{i}", "title": "t{i}", "text": "s{i}. And more."}}' for i in range(200)]
     (tmp_path / "corpus.jsonl").write_text("\n".join(lines))
-    drawn = draw(str(tmp_path / "corpus.jsonl"), 50, seed=1)
+    drawn = draw(str(tmp_path / "corpus.jsonl"), 50, 1, None)
     assert len(set(drawn.texts)) == len(drawn.texts) == 50
     numbers = [int(text[1:].rstrip(".")) for text in drawn.texts]
     assert {text[0] for text in drawn.texts} == {"t", "s"}
     assert len(set(numbers)) == 50
     assert 70 < np.mean(numbers) < 130
     with pytest.raises(errors.CorpusError):
-        draw(str(tmp_path / "missing.jsonl"), 5, seed=1)
+        draw(str(tmp_path / "missing.jsonl"), 5, 1, None)
+    with pytest.raises(errors.ConfigError, match="is a corpus"):
+        draw(str(tmp_path / "corpus.jsonl"), 5, 1, "vector")
+
+
+def test_texts_are_drawn_from_an_index(folder, tmp_path):
+    """Its passages' own titles and first sentences, over all shards."""
+    lines = [f'{{"_id": "{i}", "title": "t{i}", "text": "s{i}. And more."}}' for i in range(8)]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(lines))
+    vectors = tmp_path / "eight.npy"
+    np.save(vectors, np.load(folder / "rows.npy")[:8])
+    source = open_source(corpus=(str(tmp_path / "corpus.jsonl"),), vectors=str(vectors),
+                         from_index=None, model="", device="cpu")  # fmt: skip
+    options = BuildOptions(name="eight", n_shards=2, recipe="Flat")
+    build_index(tmp_path / "index", source.passages, source.encode, options)
+    drawn = draw(str(tmp_path / "index"), 100, 1, "text")
+    assert {int(text[1:].rstrip(".")) for text in drawn.texts} == set(range(8))
+    assert {text[0] for text in drawn.texts} == {"t", "s"}

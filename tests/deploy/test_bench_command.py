@@ -18,9 +18,9 @@ LOAD = {"arrivals": "constant", "warmup_s": 0.0, "duration_s": 1.0}
 
 @pytest.fixture(scope="module")
 def answering():
-    """The address of a tiny server that takes 5 ms a call."""
+    """The address of a tiny server that takes 20 ms a call."""
     server = subprocess.Popen(
-        [sys.executable, "-m", "shoal.bench.tiny_server", "0.005"],
+        [sys.executable, "-m", "shoal.bench.tiny_server", "0.02"],
         stdout=subprocess.PIPE, text=True, env={**os.environ, **import_environment()},
     )  # fmt: skip
     try:
@@ -99,7 +99,7 @@ def test_a_search_without_an_answer_says_why(capsys, answering):
         capsys, "--target", answering, "--find-max", "--p99", "0.5ms", "--rate", "40",
         "--duration", "0.1", "--warmup", "0", "--json",
     )  # fmt: skip
-    assert code == 1, "no call takes less than 5 ms"
+    assert code == 1, "no call takes less than 20 ms"
     found = json.loads(out)["max_rate"]
     assert found["calls_per_s"] is None
     assert found["trials"][0][0] == found["trials"][1][0] == 40.0, "a miss is tried twice"
@@ -118,6 +118,8 @@ def test_a_search_without_an_answer_says_why(capsys, answering):
         (["--find-max", "--p99", "soon"], 64, "a time such as 50ms"),
         (["--find-max", "--p99", "5ms", "--recall", "2"], 64, "1 at most"),
         (["--find-max", "--p99", "5ms", "--clients", "3"], 64, "leave --clients out"),
+        (["--find-max", "--p99", "5ms", "--rate", "1..9"], 64, "not at steps or a ramp"),
+        (["--rate", "1", "--html", "/nonexistent/x.html"], 74, "/nonexistent/x.html"),
         (["--rate", "1", "--queries", "a", "--vectors", "b"], 64, "one of them"),
         (["--rate", "1", "--adapter", "faiss"], 64, "needs --target"),
         (["--rate", "1", "--adapter", "no:such", "--target", "x"], 64, "no:such"),
