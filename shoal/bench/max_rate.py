@@ -12,7 +12,7 @@ from shoal.bench.report import LoadReport
 
 PRECISION = 0.05
 _MAX_TRIALS = 40
-_LEAST = 1 / 1024
+_LEAST = 1 / 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
