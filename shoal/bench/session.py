@@ -19,7 +19,7 @@ from shoal.bench.truth import Truth
 
 _PROBE_CLIENTS = 8
 _PROBE_S = 2.0
-_SAMPLES, _MAX_TRUTH_BUDGET_S = 5, 20.0
+_SAMPLES = 4
 _MOST_VOID = 3
 
 
@@ -84,8 +84,10 @@ async def find_max(plan: LoadPlan, stage: Stage, goal: Goal, watcher: Watcher) -
         served = await workers.refuse_bad_plan()
         # each trial needs its part of the sample, and nobody knows how many there will be
         endless = Stage(rate=1e6, duration_s=stage.duration_s)
-        larger = replace(plan, recall_sample=_SAMPLES * plan.recall_sample)
-        truth, notes = await _truth(larger, workers, watcher, [endless], _MAX_TRUTH_BUDGET_S)
+        times = 1 if goal.recall is None else _SAMPLES
+        larger = replace(plan, recall_sample=times * plan.recall_sample)
+        budget_s = times * TRUTH_BUDGET_S
+        truth, notes = await _truth(larger, workers, watcher, [endless], budget_s)
         search = _Search(workers=workers, stage=stage, goal=goal, truth=truth, watcher=watcher)
         await search.run()
     return Outcome(served=served, reports=search.kept, notes=notes, max_rate=search.found)

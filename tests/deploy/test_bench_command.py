@@ -42,7 +42,7 @@ def test_a_run_of_several_steps_is_written_and_compared(capsys, answering, tmp_p
     page = tmp_path / "report.html"
     code, out, err = bench(
         capsys, "--target", answering, "--clients", "1,2", "--duration", "0.5", "--warmup", "0.1",
-        "--seed", "5", "--json", "--html", str(page),
+        "--recall-sample", "5", "--seed", "5", "--json", "--html", str(page),
     )  # fmt: skip
     found = json.loads(out)
     assert code == 0, err
@@ -62,7 +62,7 @@ def test_a_worse_run_ends_with_1(capsys, answering, tmp_path):
     """A script can decide by it; the line names what became worse."""
     code, out, err = bench(
         capsys, "--target", answering, "--clients", "2", "--duration", "0.4", "--warmup", "0",
-        "--json",
+        "--recall-sample", "0", "--json",
     )  # fmt: skip
     assert code == 0, err
     first, second = tmp_path / "a.json", tmp_path / "b.json"
@@ -85,7 +85,7 @@ def test_one_stage_is_told_in_full(capsys, answering):
     """Every series that has calls, the rate, and how the generator did."""
     code, out, err = bench(
         capsys, "--target", answering, "--rate", "50", "--duration", "0.5", "--warmup", "0.1",
-        "--arrivals", "poisson", "--workers", "2",
+        "--arrivals", "poisson", "--workers", "2", "--recall-sample", "5",
     )  # fmt: skip
     assert code == 0 or "generator" in err  # a machine that is busy enough fails the run, rightly
     for told in ("all, from due time", "timed out", "server: search", "queries/s answered",
@@ -97,7 +97,7 @@ def test_a_search_without_an_answer_says_why(capsys, answering):
     """A goal that nothing can meet is told as such, after every rate was tried twice."""
     code, out, err = bench(
         capsys, "--target", answering, "--find-max", "--p99", "0.5ms", "--rate", "40",
-        "--duration", "0.1", "--warmup", "0", "--json",
+        "--duration", "0.1", "--warmup", "0", "--recall-sample", "0", "--json",
     )  # fmt: skip
     assert code == 1, "no call takes less than 20 ms"
     found = json.loads(out)["max_rate"]
