@@ -17,7 +17,8 @@ ShoalError
     ├── IndexFormatError       an index that can't be read or doesn't verify
     ├── CorpusError            a corpus, queries or qrels file; begins with file:line
     ├── StorageError           disk full, read-only, unreadable
-    └── LockedError            somebody else is writing
+    ├── LockedError            somebody else is writing
+    └── VerdictError           a measurement that says no
 
 The exit codes are those of sysexits.h. Knows nothing of protobuf; `shoal.rpc.status` puts errors on
 the wire and takes them off again.
@@ -165,3 +166,9 @@ class LockedError(LocalError):
     """Another process is writing there."""
 
     exit_code = 75
+
+
+class VerdictError(LocalError):
+    """A measurement says no: a run that measures its own generator, a figure past its threshold."""
+
+    exit_code = 1

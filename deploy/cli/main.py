@@ -33,9 +33,10 @@ INTERRUPTED = 130
 CONFIG = 78
 
 _EPILOG = (
-    "Exit codes (sysexits.h): 0 done; 64 wrong usage or request; 65 bad data; 66 no such index; "
-    "69 nothing answers; 70 a bug; 74 disk or port; 75 try later, or somebody else is at work; "
-    "77 not permitted; 78 configuration, or an index that can't be used; 130 interrupted."
+    "Exit codes (sysexits.h): 0 done; 1 a measurement says no; 64 wrong usage or request; "
+    "65 bad data; 66 no such index; 69 nothing answers; 70 a bug; 74 disk or port; 75 try later, "
+    "or somebody else is at work; 77 not permitted; 78 configuration, or an index that can't be "
+    "used; 130 interrupted."
 )
 
 _EXTRAS = {
@@ -45,7 +46,7 @@ _EXTRAS = {
     "eval": ("ir_measures", "rich", "bm25s", "sklearn"),
     "train": ("accelerate",),
     "ray": ("ray",),
-    "bench": ("hdrh",),
+    "bench": ("hdrh", "aiohttp"),
     "remote": ("fsspec", "s3fs"),
     "router": ("router", "pydantic", "yaml", "prometheus_client", "grpc_reflection"),
 }  # fmt: skip
@@ -68,10 +69,10 @@ app.command()(cluster.status)
 app.command()(cluster.reload)
 app.command()(cluster.down)
 app.command("eval")(evaluate.evaluate)
-app.command()(bench.bench)
 app.command()(train.train)
 app.command()(mine.mine)
 app.command()(doctor.doctor)
+app.add_typer(bench.app, name="bench")
 app.add_typer(index.app, name="index")
 app.add_typer(config.app, name="config")
 app.add_typer(token.app, name="token")

@@ -3,5 +3,6 @@
 from shoal.bench.load import run_load
 from shoal.bench.plan import LoadPlan
 from shoal.bench.report import Latency, LoadReport
+from shoal.bench.schedule import Stage
 
-__all__ = ["Latency", "LoadPlan", "LoadReport", "run_load"]
+__all__ = ["Latency", "LoadPlan", "LoadReport", "Stage", "run_load"]

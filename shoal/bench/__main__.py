@@ -1,23 +1,6 @@
-"""The load generator as a program: a plan on stdin, a report on stdout."""
+"""`python -m shoal.bench`: one worker of a load run (`shoal.bench.worker`)."""
 
-import asyncio
-import json
-import sys
-
-from shoal.bench.load import measure
-from shoal.bench.plan import LoadPlan
-from shoal.errors import InvalidArgumentError, ShoalError
-
-
-def main() -> None:
-    """Runs one plan; a plan that can't be run is one line on stderr."""
-    try:
-        report = asyncio.run(measure(LoadPlan.from_json(sys.stdin.read())))
-    except ShoalError as failure:
-        sys.stderr.write(f"{failure.message}\n")
-        sys.exit(InvalidArgumentError.exit_code)
-    sys.stdout.write(json.dumps(report.to_dict()))
-
+from shoal.bench.worker import main
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""What load to make, as one value that travels to the generator's own process as JSON."""
+"""What load to make on what, as one value that travels to the workers as JSON."""
 
 import dataclasses
 import json
@@ -6,60 +6,86 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-import numpy.typing as npt
-
 from shoal.attempts import refuse_oversized
+from shoal.bench.queries import Batch, batches_of, generated_texts, read_vectors
+from shoal.bench.schedule import Arrivals, Stage
+from shoal.bench.target import adapter_of
 from shoal.credentials import NO_CREDENTIALS, Credentials, Tls
-from shoal.errors import CorpusError, InvalidArgumentError
+from shoal.errors import InvalidArgumentError
 from shoal.requests import SearchOptions, many_queries, search_request
 from shoal.rpc.deadline import check_timeout
 from shoal.target import check_target
 
-_BUILT_IN_QUERIES = (
-    "how do I copy a list",
-    "what is a generator expression",
-    "when is a file closed",
-    "how are exceptions raised again",
-    "what does a context manager do",
-    "how do I sort by two keys",
-    "what is the difference between a tuple and a list",
-    "how do I read a file line by line",
-)
+_N_GENERATED = 2_048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:
-    """One run against one router.
+    """One run against one target.
 
-    Exactly one of `rate` (calls a second, sent on schedule whatever the answers do: open loop) and
-    `clients` (each sends its next call when the last was answered: closed loop) is set.
-    `texts` or `vectors_file` (a .npy of shape (n, dim)) are the queries, taken in turn, `batch` a
-    call; `options` are the search's.
+    Exactly one of `rate` (calls a second, sent on schedule whatever the answers do: open loop; a
+    ramp with `to_rate`) and `clients` (each sends its next call when the last was answered: closed
+    loop) is set. `texts` or `vectors_file` (a .npy of shape (n, dim)) are the queries, taken in
+    turn, `batch` a call; without either, questions are made up from `seed`. `options` are the
+    search's. `workers` processes share the load, each with its own `connections`.
+    `recall_sample` calls are searched exactly as well, before the run, by the target or by the
+    router at `truth_target` where it can't. `adapter` names what speaks to the target where its
+    form doesn't (`shoal.bench.target`).
     """
 
     target: str
+    adapter: str = ""
     rate: float | None = None
+    to_rate: float | None = None
     clients: int | None = None
+    arrivals: Arrivals = "constant"
     duration_s: float = 10.0
     warmup_s: float = 2.0
     batch: int = 1
+    workers: int = 1
     connections: int = 4
     timeout_s: float = 10.0
+    seed: int = 0
+    recall_sample: int = 0
+    truth_target: str = ""
     texts: tuple[str, ...] = ()
     vectors_file: str = ""
     options: SearchOptions = dataclasses.field(default_factory=SearchOptions)
     credentials: Credentials = NO_CREDENTIALS
 
     def __post_init__(self) -> None:
-        if (self.rate is None) == (self.clients is None):
-            raise InvalidArgumentError("give a rate or a number of clients, one of them")
-        check_target(self.target)
+        _ = self.stage  # refuses what can't be a load
+        if not self.adapter:
+            object.__setattr__(self, "adapter", adapter_of(self.target))
+        if self.adapter == "grpc":
+            check_target(self.target)
         check_timeout(self.timeout_s)
-        for name in ("rate", "clients", "duration_s", "batch", "connections"):
+        for name in ("batch", "workers", "connections"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if not value > 0:
                 raise InvalidArgumentError(f"{name} is {value}; it must be above 0", field=name)
+
+    @property
+    def stage(self) -> Stage:
+        """The load."""
+        return Stage(
+            rate=self.rate,
+            to_rate=self.to_rate,
+            clients=self.clients,
+            arrivals=self.arrivals,
+            warmup_s=self.warmup_s,
+            duration_s=self.duration_s,
+        )
+
+    def with_stage(self, stage: Stage) -> Self:
+        """The same queries for the same target under another load."""
+        values = {field.name: getattr(stage, field.name) for field in dataclasses.fields(stage)}
+        return dataclasses.replace(self, **values)
+
+    @property
+    def k(self) -> int:
+        """Hits a query."""
+        return int(self.options.get("k", 10))
 
     def to_json(self) -> str:
         """The plan as JSON, token included: it goes through a pipe, and nowhere else."""
@@ -77,38 +103,34 @@ class LoadPlan:
         credentials = Credentials(tls=tls, token=shown["token"])
         return cls(**{**values, "texts": tuple(values["texts"]), "credentials": credentials})
 
+    def batches(self) -> list[Batch]:
+        """The queries of each call, in turn.
+
+        Raises:
+            CorpusError: the file of vectors can't be read.
+        """
+        if self.vectors_file:
+            return batches_of(read_vectors(Path(self.vectors_file)), self.batch)
+        n_made = max(_N_GENERATED, self.batch)
+        return batches_of(self.texts or generated_texts(n_made, self.seed), self.batch)
+
     def requests(self) -> list[bytes]:
         """The calls to make, in turn, serialized: the generator's time goes to sending.
-
-        Every query is in one call; a last part that doesn't fill a batch is left out where there
-        is a full one.
 
         Raises:
             CorpusError: the file of vectors can't be read.
             InvalidArgumentError: a batch is larger than a server takes.
         """
-        queries: Any = self.texts or _BUILT_IN_QUERIES
-        if self.vectors_file:
-            queries = read_vectors(Path(self.vectors_file))
-        n_calls = len(queries) // self.batch
-        if not n_calls:  # fewer queries than a batch: repeat them until they fill one
-            indices = np.resize(np.arange(len(queries)), self.batch)
-            queries = queries[indices] if self.vectors_file else tuple(queries[i] for i in indices)
-            n_calls = 1
-        parts = (queries[i * self.batch : (i + 1) * self.batch] for i in range(n_calls))
         requests = [
-            search_request(many_queries(part), self.options).SerializeToString() for part in parts
+            search_request(many_queries(part), self.options).SerializeToString()
+            for part in self.batches()
         ]
         refuse_oversized(max(map(len, requests)))
         return requests
 
-
-def read_vectors(path: Path) -> npt.NDArray[np.floating[Any]]:
-    """The (n, dim) array in a .npy file; CorpusError where there is none."""
-    try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as failure:
-        raise CorpusError(f"{path}: can't be read as a .npy array: {failure}") from failure
-    if vectors.ndim != 2 or not len(vectors):
-        raise CorpusError(f"{path}: has shape {vectors.shape}; query vectors are (n, dim)")
-    return np.asarray(vectors)
+    def exact_request(self, batch: Batch) -> bytes:
+        """The same search of one call's queries, exact, and answered with ids alone."""
+        options = SearchOptions(**self.options)
+        options |= {"n_probe": None, "oversample": None, "target_recall": None, "exact": True,
+                    "fields": (), "priority": "bulk"}  # fmt: skip
+        return search_request(many_queries(batch), options).SerializeToString()

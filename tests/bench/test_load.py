@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from shoal import errors
-from shoal.bench import LoadPlan, run_load
-from shoal.bench.load import Served, refuse_bad_plan
+from shoal.bench import LoadPlan, Stage, run_load
+from shoal.bench.load import start_workers
+from shoal.bench.target import Served
 from shoal.rpc.interceptor import ShoalInterceptor
 from shoal.v1 import search_pb2 as pb
 from shoal.v1 import search_pb2_grpc
@@ -21,6 +22,7 @@ class Freezing(search_pb2_grpc.SearchServiceServicer):
         self.frozen_s = 0.0
         self.error: Exception | None = None
         self.coverage = 1.0
+        self.version = 7
         self.requests: list[pb.SearchRequest] = []
         self._thaw_s: float | None = None
 
@@ -31,9 +33,17 @@ class Freezing(search_pb2_grpc.SearchServiceServicer):
         await asyncio.sleep(max(0.0, self._thaw_s - now_s))
         if self.error is not None:
             raise self.error
+        return self.answer(request)
+
+    def answer(self, request):
+        """Of passages 0 to 9 the approximate search finds 1 to 9 and a wrong one."""
+        ids = range(10) if request.exact else range(1, 11)
+        hits = [pb.Hit(passage=pb.Passage(id=str(i))) for i in ids]
         return pb.SearchResponse(
-            index="i", version=7, coverage=self.coverage, results=[pb.QueryResult()]
-        )
+            index="i", version=self.version, coverage=self.coverage,
+            results=[pb.QueryResult(hits=hits) for _ in request.queries],
+            timings=pb.StageTimings(queue_ms=1.0, search_ms=3.0, total_ms=4.0),
+        )  # fmt: skip
 
     async def StreamSearch(self, requests, context):
         raise NotImplementedError
@@ -130,16 +140,107 @@ def test_a_plan_that_cannot_run_is_refused(tmp_path):
         LoadPlan(target="x:1", rate=1, timeout_s=float("inf"))
     with pytest.raises(errors.InvalidArgumentError, match="split the call"):
         LoadPlan(target="x:1", rate=1, texts=("a" * (16 << 20),)).requests()
-    with pytest.raises(errors.InvalidArgumentError, match=r"missing\.npy"):
+    with pytest.raises(errors.CorpusError, match=r"missing\.npy"):
         run_load(LoadPlan(target="x:1", rate=1, vectors_file=str(tmp_path / "missing.npy")))
 
 
 async def test_a_refusal_is_told_before_the_run(server):
     """One call finds what every call would; what may pass is left for the run to count."""
-    plan = LoadPlan(target=server.target, clients=1)
-    assert await refuse_bad_plan(plan) == Served(index="i", version=7)
-    server.error = errors.OverloadedError("full", retry_after_s=1.0)
-    assert await refuse_bad_plan(plan) == Served()
-    server.error = errors.InvalidArgumentError("k is 0", field="k")
-    with pytest.raises(errors.InvalidArgumentError, match="k is 0"):
-        await refuse_bad_plan(plan)
+    async with start_workers(LoadPlan(target=server.target, clients=1)) as workers:
+        assert await workers.refuse_bad_plan() == Served(index="i", version=7)
+        server.error = errors.OverloadedError("full", retry_after_s=1.0)
+        assert await workers.refuse_bad_plan() == Served()
+        server.error = errors.InvalidArgumentError("k is 0", field="k")
+        with pytest.raises(errors.InvalidArgumentError, match="k is 0"):
+            await workers.refuse_bad_plan()
+
+
+async def test_workers_share_one_schedule(server):
+    """Three processes send what one would: every call of the schedule once, each query in turn."""
+    texts = tuple(f"q{i}" for i in range(60))
+    report = await run(
+        target=server.target, rate=100, duration_s=0.6, warmup_s=0.0, texts=texts, workers=3
+    )
+    assert report.n_calls == report.ok_ms.n == 60
+    assert sorted(r.queries[0].text for r in server.requests) == sorted(texts)
+    assert report.generator.workers == 3
+
+
+async def test_a_later_stage_asks_what_no_earlier_one_did(server):
+    """Or the encoder's cache would know its questions, and every step would look faster."""
+    plan = LoadPlan(target=server.target, rate=50, texts=tuple(f"q{i}" for i in range(60)))
+    stage = Stage(rate=50, warmup_s=0.1, duration_s=0.3)
+    async with start_workers(plan) as workers:
+        for _ in range(2):
+            await workers.run(stage)
+    asked = [request.queries[0].text for request in server.requests]
+    assert len(asked) == len(set(asked)) == 40
+
+
+async def test_recall_is_of_the_run_s_own_answers(server):
+    """Nine of the true ten are in every answer, and exact search is asked before the load."""
+    report = await run(
+        target=server.target, rate=50, duration_s=0.4, warmup_s=0.0, recall_sample=10,
+        options={"n_probe": 4, "fields": ()},
+    )  # fmt: skip
+    assert report.recall is not None
+    assert (report.recall.mean, report.recall.k) == (pytest.approx(0.9), 10)
+    assert report.recall.n == 10
+    exact, load = server.requests[:10], server.requests[10:]
+    assert all(r.exact and not r.HasField("n_probe") for r in exact)
+    assert not any(r.exact for r in load)
+    assert {r.n_probe for r in load} == {4}
+
+
+async def test_another_version_s_answers_are_no_recall(server):
+    """A reload after the exact answers: its passages are others, so nothing is compared."""
+    plan = LoadPlan(target=server.target, rate=50, recall_sample=5)
+    async with start_workers(plan) as workers:
+        truth, why = await workers.find_truth(5, [Stage(rate=50, warmup_s=0, duration_s=0.2)])
+        assert truth is not None, why
+        server.version = 8
+        report = await workers.run(Stage(rate=50, warmup_s=0, duration_s=0.2), truth)
+    assert report.recall is None
+    assert report.versions == (8,)
+
+
+async def test_stage_times_are_the_server_s_own(server):
+    """What the server doesn't account for is told apart: the way there and back, and parsing."""
+    report = await run(target=server.target, rate=50, duration_s=0.4, warmup_s=0.0)
+    assert report.stages_ms["search"].mean == pytest.approx(3.0, rel=0.01)
+    assert sum(stage.mean for stage in report.stages_ms.values()) == pytest.approx(4.0, rel=0.01)
+    took_ms = report.latency_ms.mean - report.late_ms.mean
+    assert report.outside_ms == pytest.approx(max(0.0, took_ms - 4.0), abs=0.01)
+
+
+async def test_a_dead_worker_ends_the_run(server):
+    """What it would have sent is missing: no report at all is better than one without it."""
+    plan = LoadPlan(target=server.target, rate=50, workers=2)
+    async with start_workers(plan) as workers:
+        workers.processes[1].kill()
+        with pytest.raises(errors.InternalError, match="died"):
+            await workers.run(Stage(rate=50, duration_s=20.0))
+
+
+async def test_an_adapter_of_one_s_own(tmp_path, monkeypatch):
+    """Any system can be aimed at: a module that yields something with `send`."""
+    (tmp_path / "mine.py").write_text(
+        "from contextlib import asynccontextmanager\n"
+        "from shoal.bench.target import Reply, Served\n"
+        "class Mine:\n"
+        "    n_requests, stages = 3, ()\n"
+        "    async def send(self, request, *, with_ids):\n"
+        "        return Reply(code='OK' if request else 'INTERNAL')\n"
+        "    async def refuse_bad_plan(self):\n"
+        "        return Served(index='mine')\n"
+        "@asynccontextmanager\n"
+        "async def open_target(plan):\n"
+        "    yield Mine()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    report = await run(
+        target="anything", adapter="mine:open_target", rate=100, duration_s=0.3, warmup_s=0.0
+    )
+    assert (report.ok_ms.n, report.errors) == (20, {"INTERNAL": 10})
+    with pytest.raises(errors.InvalidArgumentError, match="no_such"):
+        await run(target="anything", adapter="no_such:open_target", rate=1)

@@ -19,7 +19,9 @@ from faults.mini import Router
 from faults.oracle import Oracle
 
 from shoal import vectors
-from shoal.bench.drive import OK, Reply, open_loop
+from shoal.bench.drive import open_loop
+from shoal.bench.schedule import Stage, due_times
+from shoal.bench.target import OK, Reply
 from shoal.rpc.channel import open_channel
 from shoal.rpc.status import error_of
 from shoal.v1 import search_pb2 as pb
@@ -222,7 +224,8 @@ async def _loading(ask: Ask, run: Run, rate: float):
         )  # fmt: skip
         return Reply(code=code)
 
-    loading = asyncio.ensure_future(open_loop(send, rate=rate, total_s=_LONGEST_S))
+    stage = Stage(rate=rate, warmup_s=0.0, duration_s=_LONGEST_S)
+    loading = asyncio.ensure_future(open_loop(send, enumerate(due_times(stage)), lambda _: None))
     try:
         yield
     finally:

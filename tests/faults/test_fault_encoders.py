@@ -6,7 +6,7 @@ import time
 import pytest
 from faults.load import Run, asking, quantile_s, requests_of, under_load, until
 
-from shoal.bench.drive import OK
+from shoal.bench.target import OK
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(300)]
 

@@ -20,7 +20,7 @@ from faults.load import (
 from faults.mini import EJECTED, Mini
 
 from shoal import vectors
-from shoal.bench.drive import OK
+from shoal.bench.target import OK
 from shoal.errors import OverloadedError
 from shoal.rpc.channel import open_channel
 from shoal.rpc.deadline import TIMEOUT_KEY

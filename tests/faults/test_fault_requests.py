@@ -12,7 +12,7 @@ from faults.mini import Mini
 from faults.proxy import Proxy
 
 from shoal import vectors
-from shoal.bench.drive import OK
+from shoal.bench.target import OK
 from shoal.rpc.channel import CHANNEL_OPTIONS
 from shoal.v1 import search_pb2 as pb
 

@@ -10,7 +10,7 @@ from faults.index import CORRUPT
 from faults.load import asking, quantile_s, requests_of, under_load
 from faults.mini import Mini
 
-from shoal.bench.drive import OK
+from shoal.bench.target import OK
 from shoal.client import AsyncClient
 from shoal.errors import ShoalError
 from shoal.internal.v1 import admin_pb2, admin_pb2_grpc

@@ -11,7 +11,7 @@ from faults.mini import Mini
 from faults.processes import Process
 
 from shoal.attempts import Attempts
-from shoal.bench.drive import OK
+from shoal.bench.target import OK
 from shoal.errors import ShoalError
 from shoal.rpc.channel import open_channel
 from shoal.v1 import search_pb2 as pb
