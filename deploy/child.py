@@ -13,13 +13,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from deploy.plan import MODULES, ProcessSpec, restart_delay_s
+from deploy.plan import MODULES, ProcessSpec, Role, restart_delay_s
 from deploy.state import ClusterPaths, ProcessState, start_time
 from shoal.child_environment import import_environment
 from shoal.errors import ConfigError, LockedError, ShoalError, StorageError, UnavailableError
@@ -136,6 +136,8 @@ class Child:
             "--port", str(port), "--address-file", str(self._address_file),
             "--parent-pid", str(os.getpid()), "--grace-s", str(self._grace_s),
         ]  # fmt: skip
+        if not asks_for_page(self.spec.role, os.environ):
+            command += ["--metrics-host", "127.0.0.1", "--metrics-port", "0"]
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *command,
@@ -166,6 +168,11 @@ class Child:
         return error_of_exit(
             code, f"{self.spec.name} could not start: {message} (log: {self._log})"
         )
+
+
+def asks_for_page(role: Role, environment: Mapping[str, str]) -> bool:
+    """Whether the operator says by the environment where such a process has its Prometheus page."""
+    return f"SHOAL_{MODULES[role].upper()}__METRICS_PORT" in environment
 
 
 def _environment() -> dict[str, str]:

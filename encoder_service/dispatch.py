@@ -21,7 +21,7 @@ from encoder_service.admission import DEFAULT_WAIT_S, Permits
 from encoder_service.batching import BatchCost, Priority, next_batch, spread
 from encoder_service.calls import Call, Encoded, Item
 from encoder_service.roles import Role
-from shoal.errors import DeadlineExceededError
+from shoal.errors import DeadlineExceededError, OverloadedError
 from shoal.rpc import metrics
 
 if TYPE_CHECKING:  # torch comes with it, seconds after the process has its address
@@ -60,6 +60,8 @@ class EncodeQueue:
         self._tokenizing = False
         self._n_passes = 0
         self._depth = metrics.QUEUE_DEPTH.labels("encoder")
+        self._in_flight = metrics.IN_FLIGHT.labels("encoder")
+        self._refused = metrics.REFUSED.labels("encoder")
         self._sizes = metrics.BATCH_SIZE.labels("encoder")
 
     async def encode(
@@ -84,8 +86,12 @@ class EncodeQueue:
             OverloadedError: too many texts wait already, or they would wait too long.
             DeadlineExceededError: the deadline passed first.
         """
-        permit = self._permits.take(texts, priority, deadline_s)
-        self._depth.set(self._permits.n_texts)
+        try:
+            permit = self._permits.take(texts, priority, deadline_s)
+        except OverloadedError:
+            self._refused.inc(len(texts))
+            raise
+        self._in_flight.set(self._permits.n_texts)
         call = Call(
             texts=texts,
             titles=titles,
@@ -112,7 +118,8 @@ class EncodeQueue:
         finally:
             call.cancelled = call.n_left > 0
             self._permits.give_back(permit)
-            self._depth.set(self._permits.n_texts)
+            self._in_flight.set(self._permits.n_texts)
+        metrics.QUERIES.inc(len(texts))
         return Encoded(
             vectors=call.vectors,
             truncated=call.truncated,
@@ -196,13 +203,14 @@ class EncodeQueue:
             gone = {*choice.batch, *choice.dropped}
             self._waiting = [item for i, item in enumerate(self._waiting) if i not in gone]
             if not batch:
-                return
+                break
             for item in batch:
                 call = item.call
                 call.queue_s = max(call.queue_s, now_s - call.begun_s - call.tokenize_s)
             self._n_passes += 1
             work = self._run_on_one_core if one_core else self._run_on_all
             self._submit(self._forward, work, self._passed, batch)
+        self._depth.set(len(self._waiting))
 
     def _next_pass(self) -> tuple[bool, BatchCost]:
         """Whether the next pass takes one core, and its budget."""

@@ -18,6 +18,7 @@ from router.service import SearchServicer
 from router.topology_file import TopologyFile
 from shoal.errors import ConfigError
 from shoal.internal.v1 import admin_pb2, admin_pb2_grpc
+from shoal.rpc import metrics
 from shoal.rpc.server import Service, run, serve
 from shoal.v1 import search_pb2, search_pb2_grpc
 
@@ -29,6 +30,8 @@ async def main(config: RouterConfig) -> None:
     admission = Admission(config.max_queries, wait_s=config.max_wait_s)
     async with Registry(config, source, n_active=lambda: admission.n_queries) as registry:
         searches = SearchServicer(registry, Searcher(random.Random(), config), admission)
+        metrics.IN_FLIGHT.labels("router").set_function(lambda: admission.n_queries)
+        metrics.QUEUE_DEPTH.labels("router").set_function(lambda: registry.served.n_waiting)
         reloader = Reloader(registry, release_after_s=config.release_after_s)
         leases = source if isinstance(source, LeaseSource) else None
         admin = AdminServicer(registry, reloader, leases, config.peer_credentials)

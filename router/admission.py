@@ -22,7 +22,7 @@ _FREE_COST = 128 * _QUERY_COST
 _BLIND_COST = 8_192 * _QUERY_COST
 _TEXT_COST = 64
 _RETRY_AFTER_S = 0.25
-_DEPTH = metrics.QUEUE_DEPTH.labels("router")
+_REFUSED = metrics.REFUSED.labels("router")
 
 
 class Admission:
@@ -93,7 +93,6 @@ class Admission:
         self._n_queries += n_queries
         if is_bulk:
             self._n_bulk += n_queries
-        _DEPTH.set(self._n_queries)
 
 
 class Room:
@@ -108,7 +107,11 @@ class Room:
         self._deadline_s = deadline_s
 
     def __enter__(self) -> None:
-        self._admission.enter(self._query, self._cost, self._deadline_s)
+        try:
+            self._admission.enter(self._query, self._cost, self._deadline_s)
+        except OverloadedError:
+            _REFUSED.inc(self._query.n_queries)
+            raise
 
     def __exit__(
         self,

@@ -115,6 +115,22 @@ class Served:
     encoders: tuple[EncoderReplica, ...] = ()
     learning: str = ""
 
+    @property
+    def n_waiting(self) -> int:
+        """Texts and queries in the lanes before the replicas.
+
+        A query waits for all shards of its index at once: the shard with the longest queue counts.
+        """
+        texts = sum(encoder.lane.n_waiting for encoder in self.encoders)
+        queries = sum(
+            max(
+                (sum(r.searches.n_waiting for r in replicas) for replicas in index.shards),
+                default=0,
+            )
+            for index in self.indexes.values()
+        )
+        return texts + queries
+
     def index(self, name: str) -> ServedIndex:
         """The index of this name, or the only one where the name is empty.
 

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from shoal.admission import retry_after_s
 from shoal.errors import DeadlineExceededError, OverloadedError, UnavailableError
 from shoal.rpc.deadline import Deadline
-from shoal.rpc.metrics import QUEUE_DEPTH
+from shoal.rpc.metrics import IN_FLIGHT, QUERIES, QUEUE_DEPTH
 
 T = TypeVar("T")
 
@@ -69,7 +69,9 @@ class SearchThread:
         self._wake = threading.Condition()
         self._closing = False
         self._n_queries_waiting = 0
+        self._n_queries_running = 0
         self._depth = QUEUE_DEPTH.labels("shard")
+        IN_FLIGHT.labels("shard").set_function(self._n_queries_here)
         self._thread = threading.Thread(target=self._work, name="search", daemon=True)
         self._thread.start()
 
@@ -156,8 +158,12 @@ class SearchThread:
             self._count(-job.n_queries)
             return job
 
+    def _n_queries_here(self) -> int:
+        return self._n_queries_waiting + self._n_queries_running
+
     def _run(self, job: _Job) -> None:
         begun_s = time.monotonic()
+        self._n_queries_running = job.n_queries
         try:
             value = job.work(job.is_wanted)
         except Stopped:
@@ -166,8 +172,11 @@ class SearchThread:
             _fail(job, failure)
         else:
             work_s = time.monotonic() - begun_s
+            QUERIES.inc(job.n_queries)
             done = Done(value, (begun_s - job.queued_at_s) * 1e3, work_s * 1e3)
             _settle(job, lambda: job.future.set_result(done))
+        finally:
+            self._n_queries_running = 0
 
     def _count(self, n_queries: int) -> None:
         if n_queries:

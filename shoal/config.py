@@ -50,6 +50,9 @@ class ProcessConfig(BaseModel):
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="port of the Prometheus page; none without it"
     )
+    metrics_host: str | None = Field(
+        None, description="address of the Prometheus page; --host without it"
+    )
     grace_s: float = Field(10.0, ge=0, description="seconds that calls get to end on SIGTERM")
     parent_pid: int | None = Field(None, description="end when this parent process is gone")
     log_format: Literal["auto", "json", "text"] = Field(

@@ -22,7 +22,15 @@ EJECTIONS = Counter("shoal_ejections", "Replicas left out.", ["component", "caus
 RETRIES = Counter("shoal_retries", "Calls made again, to another replica.", ["component"])
 HEDGES = Counter("shoal_hedges", "Shard calls made twice because the first was slow.")
 INVALID_REPLIES = Counter("shoal_invalid_replies", "Shard replies dropped.", ["shard"])
-QUERIES = Counter("shoal_queries", "Queries answered; compare with the calls made for them.")
+QUERIES = Counter(
+    "shoal_queries",
+    "Queries answered (searched by a shard, encoded by an encoder); compare with the calls made "
+    "for them.",
+)
+REFUSED = Counter("shoal_refused", "Queries or texts refused for want of room.", ["component"])
+IN_FLIGHT = Gauge(
+    "shoal_in_flight", "Queries or texts under way, those that wait among them.", ["component"]
+)
 COVERAGE = Gauge("shoal_coverage_ratio", "Live passages that can be searched.", ["index"])
 QUEUE_DEPTH = Gauge("shoal_queue_depth", "Queries or texts waiting.", ["component"])
 BATCH_SIZE = Histogram(

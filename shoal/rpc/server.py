@@ -74,14 +74,14 @@ async def serve(
             die_with_parent(config.parent_pid, signal.SIGTERM)
         server = grpc.aio.server(interceptors=(interceptor,), options=server_options())
         health = await _add(services, server)
-        address = await _bound(server, config, certificates)
+        address, page = await _bound(server, config, certificates)
         await server.start()
         try:
-            _announce(config, address, serving=False)
+            _announce(config, address, page, serving=False)
             if await _unless_stopped(start(), stopping):
                 for name in ("", *(service.full_name for service in services)):
                     await health.set(name, health_pb2.HealthCheckResponse.SERVING)
-                _announce(config, address, serving=True)
+                _announce(config, address, page, serving=True)
                 logger.info("serving on %s", address)
                 await stopping.wait()
                 await health.enter_graceful_shutdown()
@@ -144,10 +144,13 @@ async def _add(services: Sequence[Service], server: grpc.aio.Server) -> HealthSe
 
 async def _bound(
     server: grpc.aio.Server, config: ProcessConfig, certificates: ServerCertificates | None
-) -> str:
-    """As `_bind`; ends the server where that fails."""
+) -> tuple[str, str]:
+    """The server's address, and that of its Prometheus page, "" without one.
+
+    Ends the server where it can't have them.
+    """
     try:
-        return _bind(server, config, certificates)
+        return _bind(server, config, certificates), _page(config)
     except ShoalError:
         # a gRPC server that was made and never ran leaves a thread that outlives the interpreter
         # and writes of it on stderr
@@ -159,7 +162,7 @@ async def _bound(
 def _bind(
     server: grpc.aio.Server, config: ProcessConfig, certificates: ServerCertificates | None
 ) -> str:
-    host = f"[{config.host}]" if ":" in config.host else config.host
+    host = _bracketed(config.host)
     wanted = f"{host}:{config.port}"
     try:
         if certificates is None:
@@ -171,20 +174,30 @@ def _bind(
             f"can't listen on {wanted}: it is taken or not an address of this machine; "
             "choose another --port (0 takes any that is free)"
         ) from failure
-    if config.metrics_port is not None:
-        try:
-            start_metrics_page(config.host, config.metrics_port)
-        except OSError as failure:
-            raise StorageError(
-                f"can't serve metrics on {host}:{config.metrics_port}: {failure.strerror}; "
-                "choose another --metrics-port"
-            ) from failure
     return f"{host}:{port}"
 
 
-def _announce(config: ProcessConfig, address: str, *, serving: bool) -> None:
+def _page(config: ProcessConfig) -> str:
+    if config.metrics_port is None:
+        return ""
+    host = config.metrics_host or config.host
+    try:
+        port = start_metrics_page(host, config.metrics_port)
+    except OSError as failure:
+        raise StorageError(
+            f"can't serve metrics on {_bracketed(host)}:{config.metrics_port}: "
+            f"{failure.strerror}; choose another --metrics-port"
+        ) from failure
+    return f"{_bracketed(host)}:{port}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _announce(config: ProcessConfig, address: str, page: str, *, serving: bool) -> None:
     if config.address_file is not None:
-        told = {"address": address, "pid": os.getpid(), "serving": serving}
+        told = {"address": address, "metrics": page, "pid": os.getpid(), "serving": serving}
         write_json(config.address_file, told)
 
 
