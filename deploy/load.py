@@ -8,6 +8,7 @@ it on loopback.
 import asyncio
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -132,3 +133,28 @@ async def _read_all(reader: asyncio.StreamReader) -> bytes:
         if len(parts) > _MOST_BYTES:
             raise ValueError("too long a page")
     return bytes(parts)
+
+
+class Looks:
+    """The last look at each page: a load needs two, and whoever watches takes one a turn."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, Counters] = {}
+
+    async def loads(self, pages: Collection[str]) -> dict[str, ProcessLoad]:
+        """Looks at these pages; the loads of those that were looked at before, by page."""
+        named = sorted(set(pages) - {""})
+        found = await asyncio.gather(*(read_counters(page) for page in named))
+        now = {page: told for page, told in zip(named, found, strict=True) if told is not None}
+        loads = {
+            page: load_between(self._last[page], told)
+            for page, told in now.items()
+            if page in self._last
+        }
+        self._last = now
+        return loads
+
+    @property
+    def first(self) -> bool:
+        """Whether nothing was looked at yet."""
+        return not self._last

@@ -1,17 +1,21 @@
 """How a cluster on this machine does: its processes, their health, and what its router sees."""
 
 import asyncio
+import time
 from dataclasses import dataclass
 
 import grpc
 
 from deploy.child import is_serving
-from deploy.state import ClusterState, ProcessState, start_time
+from deploy.load import Looks, ProcessLoad, page_of
+from deploy.state import ClusterState, ProcessState, paths_of, start_time
 from shoal.credentials import NO_CREDENTIALS, Credentials
 from shoal.internal.v1 import admin_pb2, admin_pb2_grpc
 from shoal.rpc.channel import open_channel
 
 _TIMEOUT_S = 2.0
+_RATE_S = 0.2
+"""The least time between two looks at a counter that a rate is made of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +24,7 @@ class ProcessStatus:
 
     `versions` are the index versions that a shard server has open, as the router knows them;
     `router_view` is the router's opinion of the replica: "HEALTHY", "CONNECTING", "EJECTED" or "".
+    `load` is None where the process tells none; `metrics` is its Prometheus page, host:port or "".
     """
 
     name: str
@@ -32,6 +37,8 @@ class ProcessStatus:
     router_view: str
     detail: str
     log: str
+    metrics: str = ""
+    load: ProcessLoad | None = None
 
     @property
     def healthy(self) -> bool:
@@ -42,7 +49,10 @@ class ProcessStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterStatus:
-    """A cluster; `version` is the one that the router's searches use, 0 where it doesn't answer."""
+    """A cluster; `version` is the one that the router's searches use, 0 where it doesn't answer.
+
+    `coverage` is the share of the live passages that a search reaches now, 0.0 where nobody knows.
+    """
 
     name: str
     phase: str
@@ -52,6 +62,7 @@ class ClusterStatus:
     index: str
     version: int
     processes: tuple[ProcessStatus, ...]
+    coverage: float = 0.0
 
     @property
     def healthy(self) -> bool:
@@ -60,13 +71,27 @@ class ClusterStatus:
 
 
 async def cluster_status(
-    state: ClusterState, credentials: Credentials = NO_CREDENTIALS
+    state: ClusterState, credentials: Credentials = NO_CREDENTIALS, looks: Looks | None = None
 ) -> ClusterStatus:
-    """Asks every process for its health and the router for its topology, 2 s each at most."""
+    """Asks every process for its health and load and the router for its topology, 2 s each at most.
+
+    Args:
+        state: which cluster.
+        credentials: to show its router.
+        looks: what was seen of it before; without it, this waits for 0.2 s between two looks.
+    """
+    looks = looks or Looks()
+    pages = [_page(state.name, process) for process in state.processes]
+    begun_s = time.monotonic()
+    if is_first := looks.first:
+        await looks.loads(pages)
     asked = asyncio.gather(*(_health(process, credentials) for process in state.processes))
     topology = await _topology(state.target, credentials)
     healths = await asked
-    views = _router_views(topology)
+    if is_first:
+        await asyncio.sleep(max(0.0, begun_s + _RATE_S - time.monotonic()))
+    loads = await looks.loads(pages)
+    views = router_views(topology)
     versions = [index.version for index in topology.indexes if index.index == state.index]
     return ClusterStatus(
         name=state.name,
@@ -77,20 +102,49 @@ async def cluster_status(
         index=state.index,
         version=versions[0] if versions else 0,
         processes=tuple(
-            _process_status(process, health, views.get(process.address))
-            for process, health in zip(state.processes, healths, strict=True)
+            _process_status(process, health, views.get(process.address), page, loads.get(page))
+            for process, health, page in zip(state.processes, healths, pages, strict=True)
         ),
+        coverage=coverage_of(topology, state.index),
     )
 
 
+def coverage_of(topology: admin_pb2.GetTopologyResponse, index: str) -> float:
+    """The share of the index's live passages that a healthy replica of their shard holds. Pure."""
+    shards = [shard for told in topology.indexes if told.index == index for shard in told.shards]
+    n_live = sum(shard.n_live for shard in shards)
+    if not shards or not any(replica.versions for shard in shards for replica in shard.replicas):
+        return 0.0
+    if not n_live:
+        return 1.0
+    there = [
+        shard.n_live
+        for shard in shards
+        if any(r.state == admin_pb2.REPLICA_STATE_HEALTHY for r in shard.replicas)
+    ]
+    return float(sum(there)) / n_live
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _RouterView:
+class RouterView:
+    """What a router thinks of a replica: its state's name, the versions it has open, and why."""
+
     state: str
     versions: tuple[int, ...]
     detail: str
 
 
-def _process_status(process: ProcessState, health: str, view: _RouterView | None) -> ProcessStatus:
+def _page(name: str, process: ProcessState) -> str:
+    return page_of(paths_of(name).address(process.name), process.pid)
+
+
+def _process_status(
+    process: ProcessState,
+    health: str,
+    view: RouterView | None,
+    page: str,
+    load: ProcessLoad | None,
+) -> ProcessStatus:
     return ProcessStatus(
         name=process.name,
         role=process.role,
@@ -102,12 +156,15 @@ def _process_status(process: ProcessState, health: str, view: _RouterView | None
         router_view=view.state if view else "",
         detail=view.detail if view else "",
         log=process.log,
+        metrics=page,
+        load=load,
     )
 
 
-def _router_views(topology: admin_pb2.GetTopologyResponse) -> dict[str, _RouterView]:
+def router_views(topology: admin_pb2.GetTopologyResponse) -> dict[str, RouterView]:
+    """What a router thinks of each replica, by address. Pure."""
     views = {
-        encoder.address: _RouterView(
+        encoder.address: RouterView(
             state=_state_name(encoder.state), versions=(), detail=encoder.detail
         )
         for encoder in topology.encoders
@@ -115,7 +172,7 @@ def _router_views(topology: admin_pb2.GetTopologyResponse) -> dict[str, _RouterV
     for index in topology.indexes:
         for shard in index.shards:
             for replica in shard.replicas:
-                views[replica.address] = _RouterView(
+                views[replica.address] = RouterView(
                     state=_state_name(replica.state),
                     versions=tuple(replica.versions),
                     detail=replica.detail,

@@ -1,4 +1,4 @@
-"""`shoal up | status | reload | down`: a cluster on this machine, or on Ray (`on_ray`)."""
+"""`shoal up | reload | down`: a cluster on this machine, or on Ray (`on_ray`)."""
 
 import asyncio
 import dataclasses
@@ -14,7 +14,6 @@ from deploy.cli.credentials import completed, with_credentials
 from deploy.cli.on_ray import (
     ray_down,
     ray_reload,
-    ray_status,
     ray_up,
     refuse_ray_flags,
     with_ray_flags,
@@ -23,7 +22,6 @@ from deploy.cli.output import counted, note, write, write_json, write_table
 from deploy.plan import UpOptions
 from deploy.state import read_state
 from shoal.credentials import Credentials
-from shoal.errors import UnavailableError
 from shoal.rpc.deadline import check_timeout
 
 
@@ -178,37 +176,6 @@ def _up_detached(options: UpOptions, as_json: bool) -> None:
     )
     write(f"ready: index {state.index!r} version {state.version} at {state.target}")
     write(f"end it with: shoal down{flags.name_flag(state.name)}")
-
-
-@with_credentials
-def status(
-    *, name: flags.Name = flags.DEFAULT_NAME, as_json: flags.Json = False, given: Credentials
-) -> None:
-    """Show the cluster's processes, their health and versions."""
-    from deploy.status import cluster_status
-
-    state = flags.running_cluster(name)
-    if state.on == "ray":
-        ray_status(state, completed(state, given), as_json=as_json)
-        return
-    report = asyncio.run(cluster_status(state, completed(state, given)))
-    if as_json:
-        write_json({**dataclasses.asdict(report), "healthy": report.healthy})
-    else:
-        write(
-            f"cluster {report.name!r}: {report.phase}, launcher pid {report.pid}, index "
-            f"{report.index!r} version {report.version or 'unknown'}, target {report.target}"
-        )
-        write_table(
-            ("process", "pid", "address", "health", "restarts", "versions", "router says"),
-            [
-                (p.name, p.pid, p.address, p.health, p.n_restarts,
-                 ", ".join(map(str, p.versions)), f"{p.router_view} {p.detail}".strip())
-                for p in report.processes
-            ],
-        )  # fmt: skip
-    if not report.healthy:
-        raise typer.Exit(UnavailableError.exit_code)
 
 
 @with_credentials

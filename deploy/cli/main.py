@@ -21,6 +21,7 @@ from deploy.cli import (
     index,
     mine,
     search,
+    status,
     token,
     train,
 )
@@ -65,7 +66,7 @@ app = typer.Typer(
 )
 app.command()(search.search)
 app.command()(cluster.up)
-app.command()(cluster.status)
+app.command()(status.status)
 app.command()(cluster.reload)
 app.command()(cluster.down)
 app.command("eval")(evaluate.evaluate)

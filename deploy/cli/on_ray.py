@@ -103,36 +103,6 @@ def ray_up(values: Mapping[str, Any], start_timeout_s: float, *, as_json: bool) 
     write(f"end it with: shoal down{flags.name_flag(state.name)}")
 
 
-def ray_status(state: ClusterState, given: Credentials, *, as_json: bool) -> None:
-    """Shows who runs where; exit code 69 where something that should serve does not."""
-    from deploy.ray.status import cluster_status
-
-    report = cluster_status(state, given)
-    if as_json:
-        write_json({**dataclasses.asdict(report), "healthy": report.healthy})
-    else:
-        write(
-            f"cluster {report.name!r} on Ray at {state.ray_address}: {report.application}, index "
-            f"{report.index!r} version {report.version or 'unknown'}, target {report.target}"
-        )
-        write_table(
-            ("replica", "node", "address", "phase", "restarts", "routers say"),
-            [
-                (f"{r.deployment}.{r.replica}", r.host, r.address, r.phase, r.n_restarts,
-                 ", ".join(r.router_views))
-                for r in report.replicas
-            ],
-        )  # fmt: skip
-        for deployment in report.deployments:
-            if deployment.n_running < deployment.n_wanted:
-                write(
-                    f"{deployment.name}: {deployment.n_running} of {deployment.n_wanted} running "
-                    f"{deployment.message}".rstrip()
-                )
-    if not report.healthy:
-        raise typer.Exit(UnavailableError.exit_code)
-
-
 def ray_reload(
     state: ClusterState, version: int | None, timeout_s: float, given: Credentials, *, as_json: bool
 ) -> None:

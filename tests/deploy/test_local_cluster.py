@@ -42,6 +42,8 @@ def test_up_serves_restarts_what_crashes_and_down_leaves_nothing(
     assert status.returncode == 0
     assert report["healthy"]
     assert [p["name"] for p in report["processes"]] == ["shard-0a", "shard-1a", "router"]
+    assert report["coverage"] == 1.0
+    assert all(p["load"] is not None and p["load"]["qps"] >= 0 for p in report["processes"])
 
     state = read_state("default")
     shard = pids(state)["shard-0a"]
