@@ -20,6 +20,7 @@ from deploy.cli import (
     flags,
     index,
     mine,
+    scale,
     search,
     status,
     token,
@@ -67,6 +68,7 @@ app = typer.Typer(
 app.command()(search.search)
 app.command()(cluster.up)
 app.command()(status.status)
+app.command()(scale.scale)
 app.command()(cluster.reload)
 app.command()(cluster.down)
 app.command("eval")(evaluate.evaluate)

@@ -15,7 +15,7 @@ from deploy.cli.output import counted, note, write, write_json, write_table
 from deploy.cli.plan import parse_size
 from deploy.state import ClusterState
 from shoal.credentials import Credentials
-from shoal.errors import InvalidArgumentError, UnavailableError
+from shoal.errors import InvalidArgumentError
 
 
 def _count(flag: str, what: str) -> Any:

@@ -1,11 +1,12 @@
 """`shoal status`: one screen of a cluster, once or again every second."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -40,11 +41,11 @@ def status(
     Exit code 69 where something that should serve doesn't. --watch ends with Ctrl-C and code 0;
     with --json it writes one line a second.
     """
-    ask = _asker(name, given)
-    if watch:
-        _watch(ask, as_json=as_json)
-        return
-    screen, report = ask()
+    with _asking(name, given) as ask:
+        if watch:
+            _watch(ask, as_json=as_json)
+            return
+        screen, report = ask()
     if as_json:
         write_json(report)
     else:
@@ -53,21 +54,35 @@ def status(
         raise typer.Exit(UnavailableError.exit_code)
 
 
-def _asker(name: str, given: Credentials) -> Callable[[], Asked]:
-    """A function that asks the cluster of that name each time anew."""
+@contextlib.contextmanager
+def _asking(name: str, given: Credentials) -> Iterator[Callable[[], Asked]]:
+    """A function that asks the cluster of that name anew each time."""
+    state = flags.running_cluster(name)
+    credentials = completed(state, given)
+    if state.on == "ray":
+        from deploy.ray.connection import connected
+        from deploy.ray.screen import ray_screen
+        from deploy.ray.status import connected_status
+
+        def ask_ray() -> Asked:
+            report = connected_status(state, credentials)
+            return ray_screen(report), {**dataclasses.asdict(report), "healthy": report.healthy}
+
+        with connected(state.ray_address):
+            yield ask_ray
+        return
     from deploy.load import Looks
     from deploy.status import cluster_status
     from deploy.status_screen import local_screen
 
-    flags.running_cluster(name)  # before anything slow
     looks = Looks()
 
     def ask() -> Asked:
-        state = flags.running_cluster(name)
-        report = asyncio.run(cluster_status(state, completed(state, given), looks))
+        # read again: pids change as processes are restarted
+        report = asyncio.run(cluster_status(flags.running_cluster(name), credentials, looks))
         return local_screen(report), {**dataclasses.asdict(report), "healthy": report.healthy}
 
-    return ask
+    yield ask
 
 
 def _watch(ask: Callable[[], Asked], *, as_json: bool) -> None:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import shoal
+from deploy.ray.counts import entry
 from deploy.ray.options import RayOptions
+from deploy.ray.scaling import Bounds
 
 IMPORT_PATH = "deploy.ray.app:build"
 _PACKAGES = ("deploy", "encoder_service", "router", "shard_server", "shoal")
@@ -34,17 +36,9 @@ def app_config(
         "runtime_env": carried,
         "args": options.arguments,
         "deployments": [
-            {"name": name, "num_replicas": count} for name, count in sorted(counts.items())
+            entry(name, Bounds(least=count, most=count)) for name, count in sorted(counts.items())
         ],
     }
-
-
-def with_counts(config: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, Any]:
-    """The entry with other numbers of replicas for these deployments. Pure."""
-    told = {entry["name"]: dict(entry) for entry in config.get("deployments", ())}
-    for name, count in counts.items():
-        told[name] = {**told.get(name, {}), "name": name, "num_replicas": count}
-    return {**config, "deployments": [told[name] for name in sorted(told)]}
 
 
 def is_ours(config: Mapping[str, Any]) -> bool:

@@ -93,6 +93,28 @@ def cluster_cpus() -> float:
     return float(resources.get("CPU", 0))
 
 
+def live_nodes() -> list[tuple[str, str, dict[str, float]]]:
+    """Each live node's id, address and resources (CPU, GPU, memory in bytes), by address."""
+    import ray  # noqa: PLC0415 -- as above
+
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    told = [
+        (str(node["NodeID"]), str(node["NodeManagerAddress"]), dict(node["Resources"]))
+        for node in nodes
+        if node["Alive"]
+    ]
+    return sorted(told, key=lambda node: node[1])
+
+
+def free_resources() -> dict[str, dict[str, float]]:
+    """What each live node has left, by its id."""
+    # what Serve itself places by; the public function adds all nodes up
+    from ray._private.state import available_resources_per_node  # noqa: PLC0415 -- as above
+
+    free = available_resources_per_node()  # type: ignore[no-untyped-call]
+    return {str(node): dict(left) for node, left in free.items()}
+
+
 def own_runtime_env() -> dict[str, Any]:
     """The runtime environment of the Ray job that this process is; empty outside of one."""
     import ray  # noqa: PLC0415 -- as above

@@ -31,6 +31,11 @@ class ReplicaFiles:
         return self._path(_LOG)
 
     @property
+    def address(self) -> Path:
+        """Where the child says on which ports it listens."""
+        return self._path(_ADDRESS)
+
+    @property
     def token(self) -> Path:
         """The token that the cluster's processes share."""
         return self._path(_TOKEN)

@@ -24,7 +24,7 @@ class Progress:
     def seen(self, status: "ApplicationStatusOverview") -> tuple["Progress", list[str]]:
         """After this status, and a line for each deployment whose number changed."""
         running = {
-            name: _n_running(status.deployments[name].replica_states)
+            name: n_running(status.deployments[name].replica_states)
             for name in self.counts
             if name in status.deployments
         }
@@ -51,7 +51,8 @@ class Progress:
         return ", ".join(lacks) or "Serve still changes it"
 
 
-def _n_running(states: Mapping[Any, int]) -> int:
+def n_running(states: Mapping[Any, int]) -> int:
+    """How many replicas run."""
     # Serve's states are texts
     return sum(count for state, count in states.items() if state == "RUNNING")
 

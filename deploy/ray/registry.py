@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from deploy.load import ProcessLoad
 from deploy.plan import Role
 
 BEAT_S = 1.0
@@ -59,6 +60,7 @@ class Member:
     phase: Phase = "starting"
     version: int = 0
     log: str = ""
+    load: ProcessLoad | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

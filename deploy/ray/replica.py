@@ -47,6 +47,10 @@ class Replica:
         """Raises where the replica is to be replaced."""
         self._supervisor.check()
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What the autoscaling policy is told, once a second, where Serve asks for it."""
+        return self._supervisor.stats
+
     async def __del__(self) -> None:
         """Drains; Serve awaits it."""
         await self._supervisor.stop()

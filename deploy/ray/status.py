@@ -5,10 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deploy.ray.connection import connected, serve_statuses
+from deploy.load import ProcessLoad
+from deploy.ray.connection import connected, free_resources, live_nodes, serve_statuses
 from deploy.ray.members import Roll, roll_of, topology_at
 from deploy.ray.registry import Member, Told
 from deploy.state import ClusterState
+from deploy.status import coverage_of
 from shoal.credentials import NO_CREDENTIALS, Credentials
 from shoal.errors import UnavailableError
 from shoal.internal.v1 import admin_pb2 as pb
@@ -33,6 +35,7 @@ class ReplicaStatus:
     router_views: tuple[str, ...]
     versions: tuple[int, ...]
     log: str
+    load: ProcessLoad | None = None
 
     @property
     def healthy(self) -> bool:
@@ -52,8 +55,22 @@ class DeploymentStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatus:
+    """A live node of the Ray cluster; resources by Ray's names, free ones among them."""
+
+    node: str
+    host: str
+    n_replicas: int
+    resources: Mapping[str, float]
+    free: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RayClusterStatus:
-    """A cluster; `version` is the pinned one, 0 where the directory doesn't answer."""
+    """A cluster; `version` is the pinned one, 0 where the directory doesn't answer.
+
+    `coverage` is the least that any router reaches, 0.0 where none answers.
+    """
 
     name: str
     application: str
@@ -63,6 +80,8 @@ class RayClusterStatus:
     version: int
     replicas: tuple[ReplicaStatus, ...]
     deployments: tuple[DeploymentStatus, ...]
+    nodes: tuple[NodeStatus, ...] = ()
+    coverage: float = 0.0
 
     @property
     def healthy(self) -> bool:
@@ -83,11 +102,16 @@ def cluster_status(
         UnavailableError: no Ray cluster answers.
     """
     with connected(state.ray_address):
-        status = serve_statuses().get(state.name)
-        try:
-            roll = roll_of(state.name) if status is not None else Roll(members=(), told=Told())
-        except UnavailableError:
-            roll = Roll(members=(), told=Told())
+        return connected_status(state, credentials)
+
+
+def connected_status(state: ClusterState, credentials: Credentials) -> RayClusterStatus:
+    """As `cluster_status`, by a connection that is there."""
+    status = serve_statuses().get(state.name)
+    try:
+        roll = roll_of(state.name) if status is not None else Roll(members=(), told=Told())
+    except UnavailableError:
+        roll = Roll(members=(), told=Told())
     with ThreadPoolExecutor(max_workers=8) as pool:
         told = list(pool.map(lambda router: topology_at(router, credentials), roll.told.routers))
     topologies = [topology for topology in told if not isinstance(topology, str)]
@@ -100,6 +124,8 @@ def cluster_status(
         version=roll.version,
         replicas=tuple(replica_status(member, topologies) for member in roll.members),
         deployments=_deployments(status),
+        nodes=_nodes(roll.members),
+        coverage=min((coverage_of(t, state.index) for t in topologies), default=0.0),
     )
 
 
@@ -120,6 +146,21 @@ def replica_status(member: Member, topologies: Sequence[pb.GetTopologyResponse])
         router_views=() if member.part.role == "router" else tuple(view for view, _ in views),
         versions=tuple(sorted(versions)),
         log=member.log,
+        load=member.load,
+    )
+
+
+def _nodes(members: Sequence[Member]) -> tuple[NodeStatus, ...]:
+    free = free_resources()
+    return tuple(
+        NodeStatus(
+            node=node,
+            host=host,
+            n_replicas=sum(member.node == node for member in members),
+            resources=resources,
+            free=free.get(node, {}),
+        )
+        for node, host, resources in live_nodes()
     )
 
 

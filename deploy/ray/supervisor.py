@@ -15,9 +15,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from deploy.child import STEADY_S, Child
+from deploy.load import page_of
 from deploy.plan import IndexFacts, ProcessSpec
 from deploy.ray.announcer import Announcer, announcement
 from deploy.ray.files import ReplicaFiles
+from deploy.ray.load import ChildLoad
 from deploy.ray.options import RayOptions
 from deploy.ray.processes import child_spec, shutdown_s
 from deploy.ray.registry import BEAT_S, Beat, Member, Part, Phase, Pin, Told
@@ -66,6 +68,8 @@ class Supervisor:
         self._fingerprint = ""
         self._announcer = Announcer()
         self._watch: Watch | None = None
+        self._load = ChildLoad(part.role)
+        self._stats: dict[str, float] = {}
         self._work: asyncio.Task[None] | None = None
 
     @property
@@ -129,6 +133,7 @@ class Supervisor:
                 started.set_result(None)
                 group.create_task(child.keep_running(self._say, self._on_change))
                 group.create_task(self._watch_on())
+                group.create_task(self._look_on())
         except* ShoalError as failures:
             logger.warning("%s ends: %s", self._part.name, failures.exceptions[0])
 
@@ -236,12 +241,24 @@ class Supervisor:
             self._health = self._health.opened(time.monotonic(), has_version=True)
             await self._child.stop()  # and is started again, with the pinned version
 
+    async def _look_on(self) -> None:
+        """Looks at the child's load, for Serve's autoscaler and for whoever asks how it does."""
+        while True:
+            pid = self._child.state.pid if self._child else 0
+            self._stats = await self._load.record(page_of(self._files.address, pid))
+            await asyncio.sleep(BEAT_S)
+
     def _on_change(self) -> None:
         """A child was started, or listens."""
 
     def _say(self, line: str) -> None:
         logger.warning("%s", line)
         self._health = self._health.died(time.monotonic(), steady_s=STEADY_S)
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """The child's load as the autoscaling policy reads it; {} where it isn't known."""
+        return self._stats
 
     @property
     def member(self) -> Member:
@@ -259,6 +276,7 @@ class Supervisor:
             phase=self._phase,
             version=pin.version if pin and self._part.role == "shard" else 0,
             log=str(self._files.log),
+            load=self._load.last,
         )
 
 
