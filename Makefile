@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-cluster test-faults test-ray test-soak soak fuzz test-simulation \
 	check stubs bench bench-quality bench-index bench-building bench-overload bench-scale \
-	bench-against bench-ray gpu-check clean
+	bench-scaling bench-against bench-ray gpu-check clean
 SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -85,6 +85,9 @@ bench-overload: $(READY) ## goodput, waits and refusals at one to three times th
 
 bench-scale: $(READY) ## a fan-out to 16, 64 and 256 shards, by simulation (docs/scale.md)
 	$(BIN)/python -m bench.scale $(BENCH)
+
+bench-scaling: $(READY) ## encoders follow a load step on a real Ray cluster (docs/ray-scaling.png; 4 minutes)
+	$(BIN)/python -m bench.scaling --png docs/ray-scaling.png $(BENCH)
 
 bench-index: $(READY) ## every recipe: bytes, recall, time; what a shard adds to faiss (docs/index.md)
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m bench.index $(BENCH)

@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 
 from deploy.plan import IndexFacts
-from deploy.ray.application import app_config, is_ours, program_mark, with_counts
+from deploy.ray.application import app_config, is_ours, program_mark
+from deploy.ray.counts import bounds_of, rescaled
 from deploy.ray.gpu_share import gpu_share
 from deploy.ray.options import RayOptions, check_doors, ray_options
 from deploy.ray.processes import child_spec, lacking_cpus, plan_deployments
 from deploy.ray.progress import Progress, failure_of
 from deploy.ray.registry import Part
+from deploy.ray.scaling import Bounds
 from shoal.errors import ConfigError, StorageError
 
 INDEX = IndexFacts(name="wiki", version=3, n_shards=2, encoder_model="minilm")
@@ -134,11 +136,10 @@ def test_counts_are_no_arguments():
     assert config["args"] == {"index": "/data/wiki", "grace_s": 5.0}
     assert config["runtime_env"] == {"working_dir": "gcs://x"}
     assert RayOptions.model_validate(config["args"]).grace_s == 5.0
-    more = with_counts(config, {"shard-0": 4})
+    more = rescaled(config, {"shard-0": Bounds(least=4, most=4)})
     assert more["args"] == config["args"]
-    assert more["deployments"] == [
-        {"name": "router", "num_replicas": 2}, {"name": "shard-0", "num_replicas": 4},
-    ]  # fmt: skip
+    assert bounds_of(more, "shard-0") == Bounds(least=4, most=4)
+    assert bounds_of(more, "router") == Bounds(least=2, most=2)
     assert is_ours(more)
 
 

@@ -158,6 +158,14 @@ def test_a_flapping_load_makes_no_flapping_cluster(period_s):
     assert world.n_wanted <= needed(300, RULES_HERE.down_share)
 
 
+def test_a_load_that_drifts_around_a_threshold_moves_nothing():
+    """What asked for a replica is not little enough to take it away: 75 % of 200 is 150."""
+    world = Simulated()
+    for second in range(2000):
+        world.tick(160 if second // 200 % 2 == 0 else 140)
+    assert world.changes() == [1, 1]
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("rate", [60, 149, 151, 225, 610])
 def test_noise_changes_nothing_once_it_is_settled(seed, rate):
