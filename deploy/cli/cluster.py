@@ -30,7 +30,9 @@ def up(
     *,
     index: flags.IndexAt,
     cache_dir: flags.CacheDir = None,
-    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Processes a shard.")] = 1,
+    replicas: Annotated[
+        int | None, typer.Option("--replicas", min=1, help="Processes a shard. Default: 1.")
+    ] = None,
     port: Annotated[
         int | None,
         typer.Option(
@@ -119,7 +121,7 @@ def up(
         name=name,
         index_dir=place.folder,
         index_url=place.url,
-        replicas=replicas,
+        replicas=replicas or 1,
         host=host or "127.0.0.1",
         port=flags.DEFAULT_PORT if port is None else port,
         insecure=insecure,

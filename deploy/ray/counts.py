@@ -6,7 +6,7 @@ would otherwise be blind to those that run already.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from deploy.ray.scaling import RULES, Bounds
@@ -108,6 +108,35 @@ def _rules(known: Mapping[str, Any]) -> dict[str, float]:
     policy = (known.get("autoscaling_config") or {}).get("policy") or {}
     kwargs = policy.get("policy_kwargs") or {}
     return {key: value for key, value in kwargs.items() if key != "role"}
+
+
+_FIELDS = {"shard": "replicas", "encoder": "encoders", "router": "routers"}
+"""Where `RayOptions` has a role's number."""
+
+
+def kept(
+    config: Mapping[str, Any], before: Mapping[str, Any], given: Collection[str]
+) -> dict[str, Any]:
+    """The entry with `before`'s numbers where this one's were not asked for.
+
+    Whoever gives `shoal up` again to roll a program doesn't mean to undo `shoal scale`.
+
+    Args:
+        config: to be applied.
+        before: what was applied last.
+        given: fields of `RayOptions` that were.
+    """
+    names = [str(known["name"]) for known in config["deployments"]]
+    asked = {
+        name for role, field in _FIELDS.items() if field in given
+        for name in deployments_of(role, names)
+    }  # fmt: skip
+    known = {told["name"]: told for told in before.get("deployments", ()) if told["name"] in names}
+    entries = [
+        new if new["name"] in asked else known.get(new["name"], new)
+        for new in config["deployments"]
+    ]
+    return {**config, "deployments": entries}
 
 
 def bounds_of(config: Mapping[str, Any], name: str) -> Bounds | None:

@@ -21,6 +21,7 @@ from deploy.ray.connection import (
     serve_client,
     serve_statuses,
 )
+from deploy.ray.counts import bounds_of, kept
 from deploy.ray.gpu_share import shard_gpus
 from deploy.ray.members import Roll, await_serving
 from deploy.ray.options import RayOptions, check_doors
@@ -47,6 +48,8 @@ def up(
 ) -> ClusterState:
     """Deploys the cluster, or rolls the one of that name to these options; returns when it serves.
 
+    A running one keeps its numbers of replicas where the options were not given any.
+
     Raises:
         LockedError: a local cluster has the name, or an application that is not ours.
         ConfigError: doors that stand open, options that fit no index.
@@ -72,7 +75,11 @@ def up(
         if before is not None and not is_ours(before):
             raise LockedError(f"an application {options.name!r} runs on this Ray cluster, and is "
                               "none of Shoal's; choose another --name")  # fmt: skip
-        apply(client, app_config(options, counts, own_runtime_env()))
+        config = app_config(options, counts, own_runtime_env())
+        if before is not None:
+            config = kept(config, before, options.model_fields_set)
+        counts = {name: b.least for name in counts if (b := bounds_of(config, name))}
+        apply(client, config)
         until_s = time.monotonic() + start_timeout_s
         try:
             _until_running(options.name, counts, until_s, say)

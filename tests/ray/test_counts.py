@@ -2,7 +2,7 @@
 
 import pytest
 
-from deploy.ray.counts import bounds_of, deployments_of, entry, parse_counts, rescaled
+from deploy.ray.counts import bounds_of, deployments_of, entry, kept, parse_counts, rescaled
 from deploy.ray.room import missing_for
 from deploy.ray.scaling import Bounds
 from shoal.errors import InvalidArgumentError
@@ -97,6 +97,17 @@ def test_a_number_becomes_bounds():
     config = {"deployments": [{"name": "encoder", "num_replicas": 1}]}
     told = rescaled(config, {"encoder": Bounds(least=1, most=3)})["deployments"]
     assert "num_replicas" not in told[0]
+
+
+def test_up_given_again_does_not_undo_scale():
+    """Numbers that `up` wasn't given stay, with their rules; those that it was given are taken."""
+    one, three = Bounds(least=1, most=1), Bounds(least=1, most=3)
+    before = {"deployments": [entry("encoder", three, hold_s=9.0), entry("shard-0", one)]}
+    config = {"name": "c", "deployments": [entry("encoder", one), entry("shard-0", three)]}
+    new = kept(config, before, {"replicas", "program"})
+    assert new["deployments"] == [entry("encoder", three, hold_s=9.0), entry("shard-0", three)]
+    assert kept(config, {"deployments": []}, ())["deployments"] == config["deployments"]
+    assert kept(config, before, {"encoders", "replicas"}) == config
 
 
 CPU = {"CPU": 2.0}

@@ -17,7 +17,10 @@ def children(status):
 
 @pytest.mark.timeout(300)
 def test_replicas_come_and_go_and_those_that_stay_are_not_restarted(on_ray, axes_index):
-    """Grown, shown, refused for want of room, shrunk: by pids, nobody who stays is touched."""
+    """Grown, shown, refused for want of room, shrunk: by pids, nobody who stays is touched.
+
+    `up` given again, for the same program, changes nothing of it.
+    """
 
     def status():
         told = on_ray("status", "--json")
@@ -56,6 +59,10 @@ def test_replicas_come_and_go_and_those_that_stay_are_not_restarted(on_ray, axes
         refused = on_ray("scale", *arguments)
         assert (refused.returncode, refused.stderr.count("\n")) == (code, 1)
         assert said in refused.stderr
+    assert children(status()) == children(now)
+
+    again = on_ray("up", "--on", "ray", "--index", str(axes_index))
+    assert again.returncode == 0, again.stderr
     assert children(status()) == children(now)
 
     shrunk = on_ray("scale", "shard=1")
