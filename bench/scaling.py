@@ -14,20 +14,14 @@ import argparse
 import asyncio
 import itertools
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from bench.ray_node import ray_head
 from bench.slow_encoder import CAPACITY_PER_S, Offline
 from deploy.index_place import IndexPlace
 from deploy.local import index_facts
@@ -95,7 +89,7 @@ def main() -> None:
             for i in range(N_PASSAGES)
         )
         build_index(index_dir, passages, Offline(), BuildOptions(name="scaling", n_shards=2))
-        with ray_head(Path(folder)) as address, connected(address):
+        with ray_head(Path(folder), **ENVIRONMENT) as address, connected(address):
             seconds = _run(index_dir, phases)
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(second) for second in seconds], indent=1))
@@ -104,44 +98,6 @@ def main() -> None:
 
         draw(arguments.png, seconds)
     print(told(seconds, phases))
-
-
-@contextmanager
-def ray_head(folder: Path) -> Iterator[str]:
-    """A Ray cluster of one node, which counts 16 CPUs; yields its address, and ends it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [
-        str(Path(sys.executable).with_name("ray")), "start", "--head", "--block",
-        "--node-ip-address=127.0.0.2", f"--port={port}", "--num-cpus=16",
-        "--include-dashboard=false", f"--temp-dir={folder / 'r'}",
-        "--object-store-memory=100000000",
-    ]  # fmt: skip
-    environment = {
-        **os.environ, **ENVIRONMENT, "XDG_STATE_HOME": str(folder / "state"),
-        "PYTHONPATH": os.pathsep.join((str(Path.cwd()), os.environ.get("PYTHONPATH", ""))),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }  # fmt: skip
-    log = folder / "ray.log"
-    with log.open("wb") as out:
-        head = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment,
-            start_new_session=True,
-        )  # fmt: skip
-    try:
-        until_s = time.monotonic() + _START_S
-        while "Ray runtime started" not in log.read_text():
-            if head.poll() is not None or time.monotonic() > until_s:
-                raise SystemExit(f"Ray did not start: {log.read_text()[-500:]}")
-            time.sleep(0.2)
-        yield f"127.0.0.2:{port}"
-    finally:
-        head.send_signal(signal.SIGTERM)
-        try:
-            head.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(head.pid, signal.SIGKILL)
-            head.wait()
 
 
 def _run(index_dir: Path, phases: list[Phase]) -> list[Second]:
