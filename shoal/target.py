@@ -9,7 +9,10 @@ import re
 from shoal.errors import InvalidArgumentError
 
 _MAX_PORT = 65_535
-_ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s:/,@?#\[\]]+):([0-9]{1,5})")
+_ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s:/,@?#%\[\]]+):([0-9]{1,5})")
+_URI_SIGNS = frozenset("?#%")
+"""gRPC ends the path at the first two and decodes the third: the address would not be what is read
+here (grpcio 1.85 connects `dns:///a:1?/127.0.0.1:1` to a)."""
 _LISTS = frozenset(("ipv4", "ipv6"))
 _PASSED = frozenset(("dns", "unix", "unix-abstract", "vsock", "xds"))
 
@@ -21,6 +24,7 @@ def target_fault(target: object) -> str:
     scheme, _, rest = target.partition(":")
     if scheme in _PASSED:
         addressed = bool(rest.strip("/")) and rest.isprintable() and " " not in rest
+        addressed = addressed and _URI_SIGNS.isdisjoint(rest)
     elif scheme in _LISTS:
         addressed = all(_is_address(part) for part in rest.split(","))
     else:
@@ -34,12 +38,22 @@ def is_many(target: str) -> bool:
     return scheme == "dns" or (scheme in _LISTS and "," in rest)
 
 
-def hosts_of_list(target: str) -> frozenset[str]:
-    """The hosts of a list of several addresses, without brackets; none of another target."""
+def hosts_of(target: str) -> frozenset[str]:
+    """The hosts that a target names for this machine to look up, without brackets.
+
+    None where that isn't plain from the text: no host at all, or a resolver of the target's own
+    (dns://RESOLVER/HOST:PORT), whose "localhost" may be anywhere.
+    """
     scheme, _, rest = target.partition(":")
-    if scheme not in _LISTS or "," not in rest:
+    if scheme in _LISTS:
+        parts = rest.split(",")
+    elif scheme == "dns":
+        parts = [rest.removeprefix("///")]
+    else:
+        parts = [target]
+    if not all(_is_address(part) for part in parts):
         return frozenset()
-    return frozenset(part.rpartition(":")[0].strip("[]") for part in rest.split(","))
+    return frozenset(part.rpartition(":")[0].strip("[]") for part in parts)
 
 
 def check_target(target: str, name: str = "target") -> str:

@@ -18,7 +18,7 @@ from shoal.credentials import (
 )
 from shoal.errors import ConfigError
 from shoal.rpc.limits import MAX_MESSAGE_BYTES, MAX_REPLY_BYTES
-from shoal.target import hosts_of_list, is_many
+from shoal.target import hosts_of, is_many
 
 Options = Sequence[tuple[str, int | str]]
 
@@ -105,7 +105,9 @@ def _one_host(target: str) -> str:
     Raises:
         ConfigError: hosts that differ, so that no certificate could be told to be right.
     """
-    hosts = hosts_of_list(target)
+    if "," not in target:
+        return ""
+    hosts = hosts_of(target)
     if len(hosts) > 1:
         raise ConfigError(
             f"{target} has several hosts: in TLS they need server_name, a name that "

@@ -22,6 +22,7 @@ def test_what_can_be_connected_to_passes(target):
     ["", ":", "localhost", ":50051", "localhost:", "localhost:0", "localhost:65536", "a:-1",
      "localhost:http", "localhost:٣", "a b:1", "a:1 ", "a:1\n", "a\0:1", "\ud800:1", "::1:5001",
      "a:1:2", "http://localhost:50051", "a:1/x", "unix:", "dns:///", "unix:/a b", "ipv4:",
+     "dns:///a:1?/127.0.0.1:1", "dns:a:1#x/localhost:1", "dns:///a%2eb:1", "a%2eb:1",
      "ipv4:10.0.0.1:1,", "ipv4:10.0.0.1:99999", 5, None, b"a:1"],
 )  # fmt: skip
 def test_what_cannot_is_refused(target):
