@@ -4,6 +4,7 @@ HOST:PORT, or one of gRPC's own schemes. gRPC takes any text and fails at the fi
 that name neither the text nor the fault; here it is refused at once.
 """
 
+import ipaddress
 import re
 
 from shoal.errors import InvalidArgumentError
@@ -13,8 +14,9 @@ _ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s:/,@?#%\[\]]+):([0-9]
 _URI_SIGNS = frozenset("?#%")
 """gRPC ends the path at the first two and decodes the third: the address would not be what is read
 here (grpcio 1.85 connects `dns:///a:1?/127.0.0.1:1` to a)."""
-_LISTS = frozenset(("ipv4", "ipv6"))
-_PASSED = frozenset(("dns", "unix", "unix-abstract", "vsock", "xds"))
+_LISTS = {"ipv4": ipaddress.IPv4Address, "ipv6": ipaddress.IPv6Address}
+_DNS_NAME = re.compile(r"(?://[^\s/]*/)?([^/]*)")
+_PASSED = frozenset(("unix", "unix-abstract", "vsock", "xds"))
 
 
 def target_fault(target: object) -> str:
@@ -25,11 +27,18 @@ def target_fault(target: object) -> str:
     if scheme in _PASSED:
         addressed = bool(rest.strip("/")) and rest.isprintable() and " " not in rest
         addressed = addressed and _URI_SIGNS.isdisjoint(rest)
+    elif scheme == "dns":
+        name = _DNS_NAME.fullmatch(rest)  # without a port gRPC takes 443
+        addressed = name is not None and rest.isprintable() and _is_address(name[1])
+        addressed = addressed and _URI_SIGNS.isdisjoint(rest)
     elif scheme in _LISTS:
-        addressed = all(_is_address(part) for part in rest.split(","))
+        addressed = all(_is_listed(part, scheme) for part in rest.split(","))
     else:
         addressed = _is_address(target)
-    return "" if addressed else f"must be HOST:PORT with a port of 1 to {_MAX_PORT}, not {target!r}"
+    if addressed:
+        return ""
+    of = f"; after {scheme}: HOST is an IP address" if scheme in _LISTS else ""
+    return f"must be HOST:PORT with a port of 1 to {_MAX_PORT}{of}, not {target!r}"
 
 
 def is_many(target: str) -> bool:
@@ -51,7 +60,7 @@ def hosts_of(target: str) -> frozenset[str]:
         parts = [rest.removeprefix("///")]
     else:
         parts = [target]
-    if not all(_is_address(part) for part in parts):
+    if target_fault(target) or not all(_is_address(part) for part in parts):
         return frozenset()
     return frozenset(part.rpartition(":")[0].strip("[]") for part in parts)
 
@@ -65,6 +74,16 @@ def check_target(target: str, name: str = "target") -> str:
     if fault := target_fault(target):
         raise InvalidArgumentError(f"{name} {fault}", field="target")
     return target
+
+
+def _is_listed(text: str, scheme: str) -> bool:
+    """Whether it is IP:PORT: gRPC looks up no name after ipv4: or ipv6:."""
+    host, _, _ = text.rpartition(":")
+    try:
+        _LISTS[scheme](host.strip("[]"))
+    except ValueError:
+        return False
+    return _is_address(text) and host.startswith("[") == (scheme == "ipv6")
 
 
 def _is_address(text: str) -> bool:

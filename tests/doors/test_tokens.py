@@ -360,7 +360,7 @@ def test_a_token_never_leaves_this_machine_in_plaintext(target, stays):
      "ipv4:10.9.9.9:50051?x:1,127.0.0.1:1"],
 )  # fmt: skip
 def test_a_target_that_grpc_reads_otherwise_gets_no_token(target):
-    """gRPC ends an address at `?` or `#`, and decodes `%`: what follows is no host of this machine."""
+    """gRPC ends an address at `?` or `#` and decodes `%`: the host is not the last one."""
     assert not is_loopback_target(target)
     with pytest.raises(InvalidArgumentError):
         check_credentials(target, Credentials(token=SEARCHER))
