@@ -23,7 +23,7 @@ from shoal.errors import (
 )
 from shoal.internal.v1 import admin_pb2, admin_pb2_grpc
 from shoal.rpc import access, metrics
-from shoal.rpc.access import AccessFiles, Guard
+from shoal.rpc.access import AccessFiles, Guard, is_audited
 from shoal.rpc.channel import open_channel
 from shoal.rpc.tokens import entry_of, new_token, read_tokens
 from shoal.v1 import search_pb2, search_pb2_grpc
@@ -137,6 +137,16 @@ async def test_admin_needs_its_scope_and_leaves_a_line(server_on, tokens, caplog
     assert [line.getMessage().rpartition(" ")[2] for line in lines] == ["denied-1", "allowed-1"]
     assert all(line.rpc.endswith("AdminService/GetTopology") for line in lines)
     assert not any(token in caplog.text for token in (SEARCHER, OPERATOR))
+
+
+def test_every_admin_call_but_the_renewed_leases_is_audited():
+    """Announce comes once a second and replica; each other call leaves its promised line."""
+    service = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
+    methods = {rpc.name for rpc in service.methods}
+    silent = {rpc for rpc in methods if not is_audited(f"/{service.full_name}/{rpc}")}
+    assert silent == {"Announce"}
+    for rpc in ("LoadVersion", "ReleaseVersion"):
+        assert is_audited(f"/shoal.internal.v1.ShardService/{rpc}")
 
 
 class Kept(logging.Handler):
