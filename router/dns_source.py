@@ -1,17 +1,18 @@
 """A topology file whose addresses may be names of many processes, as Kubernetes' services are.
 
-`dns:HOST:PORT` means every address that HOST has now, each with PORT. Rules: names are looked up
-again every few seconds; one that can't be looked up keeps the addresses it had, for a resolver that
-fails says nothing of the processes. `dns:///HOST:PORT` is gRPC's own and stays one replica.
+`dns:HOST:PORT` means every address that HOST has now, of one family, each with PORT. Rules: names
+are looked up again every few seconds; one that can't be looked up keeps the addresses it had, for a
+resolver that fails says nothing of the processes. `dns:///HOST:PORT` is gRPC's own and stays one
+replica.
 """
 
 import asyncio
 import logging
-import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from router.file_source import FileSource
+from router.system_resolver import SystemResolver
 from router.topology import Topology
 from shoal.target import target_fault
 
@@ -34,7 +35,7 @@ class DnsSource:
         """`every_s`: seconds between two look-ups; `resolve`: instead of the system's resolver."""
         self._file = file
         self._every_s = every_s
-        self._resolve = resolve or look_up
+        self._resolve = resolve or SystemResolver()
         self._known: dict[str, tuple[str, ...]] = {}
         self._failing: set[str] = set()
         self._written = Topology(format=1)
@@ -80,13 +81,6 @@ class DnsSource:
             return self._known.get(name)
         self._failing.discard(name)
         return tuple(sorted({f"[{h}]:{port}" if ":" in h else f"{h}:{port}" for h in hosts}))
-
-
-async def look_up(host: str, port: int) -> Sequence[str]:
-    """The system's resolver. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
-    return [str(address[0]) for *_, address in found]
 
 
 def is_name(address: str) -> bool:

@@ -45,8 +45,8 @@ class Client:
         """Opens a channel to `target`, HOST:PORT; connects at the first call.
 
         Args:
-            target: the router; or several as ipv4:HOST:PORT,HOST:PORT (ipv6: likewise), or as
-                dns:///HOST:PORT for all addresses of a name. They are asked in turn, those that
+            target: the router; or several as ipv4:IP:PORT,IP:PORT (ipv6:[IP]:PORT likewise), or
+                as dns:///HOST:PORT for all addresses of a name. They are asked in turn, those that
                 don't serve are left out, and a call that one could not answer goes to another.
             token: what the server knows this program by, where it asks.
             tls: how to know the server; plaintext without it.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shoal.errors import ConfigError, InvalidArgumentError
+from shoal.target import hosts_of
 
 AUTHORIZATION_KEY = "authorization"
 _LOCAL_SCHEMES = frozenset(("unix", "unix-abstract"))
@@ -125,12 +126,7 @@ def is_loopback(host: str) -> bool:
 
 def is_loopback_target(target: str) -> bool:
     """Whether a channel to `target` stays on this machine; what can't be told counts as not."""
-    scheme, _, rest = target.partition(":")
-    if scheme in _LOCAL_SCHEMES:
+    if target.partition(":")[0] in _LOCAL_SCHEMES:
         return True
-    if scheme in {"ipv4", "ipv6"}:
-        return all(is_loopback(part.rpartition(":")[0]) for part in rest.split(","))
-    if scheme == "dns":
-        # dns:HOST:PORT or dns://RESOLVER/HOST:PORT
-        target = rest.rpartition("/")[2]
-    return is_loopback(target.rpartition(":")[0])
+    hosts = hosts_of(target)
+    return bool(hosts) and all(is_loopback(host) for host in hosts)

@@ -18,7 +18,7 @@ from shoal.credentials import (
 )
 from shoal.errors import ConfigError
 from shoal.rpc.limits import MAX_MESSAGE_BYTES, MAX_REPLY_BYTES
-from shoal.target import hosts_of_list, is_many
+from shoal.target import hosts_of, is_many
 
 Options = Sequence[tuple[str, int | str]]
 
@@ -31,8 +31,10 @@ CHANNEL_OPTIONS: Options = (
     ("grpc.http2.max_pings_without_data", 0),
     # a restarted process must be found again in a second, not in the default's two minutes
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # not a wait in spite of its name, but the least that an attempt may take, TLS and SETTINGS
+    # included: at 100 ms, far servers and busy machines were never reached, or at the second try
+    ("grpc.min_reconnect_backoff_ms", 3_000),
     # two channels to one address must be two connections where a caller asks for two
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),  # the client retries by our own rule
@@ -105,7 +107,9 @@ def _one_host(target: str) -> str:
     Raises:
         ConfigError: hosts that differ, so that no certificate could be told to be right.
     """
-    hosts = hosts_of_list(target)
+    if "," not in target:
+        return ""
+    hosts = hosts_of(target)
     if len(hosts) > 1:
         raise ConfigError(
             f"{target} has several hosts: in TLS they need server_name, a name that "

@@ -12,6 +12,7 @@ import ssl
 
 from shoal.credentials import Tls, refuse_password
 from shoal.rpc.deadline import Deadline
+from shoal.target import hosts_of
 
 TLS_HANDSHAKE = "TLS_HANDSHAKE"
 """The reason (`ShoalError.reason`) of an UNAVAILABLE that a handshake ended in."""
@@ -44,7 +45,7 @@ def handshake_fault(told: str, target: str, tls: Tls | None) -> str:
         if sign in told:
             return fault
     if "Hostname Verification Check failed" in told:
-        name = tls.server_name if tls and tls.server_name else host_of(target)
+        name = (tls.server_name if tls else "") or host_of(target) or target
         return (
             f"the server's certificate is not for {name!r}; connect by a name that it carries, or "
             "give that as server_name"
@@ -64,20 +65,20 @@ def is_unmade(told: str) -> bool:
 
 
 def host_of(target: str) -> str:
-    """The host of host:port; "" for gRPC's own schemes, which a probe doesn't follow."""
-    host, _, port = target.rpartition(":")
-    return "" if not port.isdigit() or ("/" in host or "," in host) else host.strip("[]")
+    """The one host that a target names; "" where it names none, or several."""
+    hosts = hosts_of(target)
+    return next(iter(hosts)) if len(hosts) == 1 else ""
 
 
 def probe(target: str, tls: Tls | None, timeout_s: float = PROBE_TIMEOUT_S) -> str:
-    """What one more connection shows; empty where that is nothing.
+    """What one more connection shows; empty where that is nothing, as for a list of addresses.
 
     Blocks for `timeout_s` in all, and for the resolver, which can't be told a time. Sends no token
     and no request. A plaintext caller's probe trusts any certificate: it only learns that there is
     one.
     """
     host = host_of(target)
-    if not host:
+    if not host or "," in target:
         return ""
     deadline = Deadline.after(timeout_s)
     with contextlib.suppress(OSError), _connect(host, target, deadline) as plain:

@@ -124,7 +124,10 @@ async def test_readiness_of_several_is_that_of_one(pair, ask):
 @pytest.mark.parametrize("make", [Client, AsyncClient])
 async def test_a_token_needs_every_address_to_be_of_this_machine(make):
     """One address in a list that is another machine's, or a name, and the token stays here."""
-    for target in ("ipv4:127.0.0.1:1,10.0.0.1:1", "ipv6:[::1]:1,[2001:db8::1]:1", "dns:///a:1"):
+    for target in (
+        "ipv4:127.0.0.1:1,10.0.0.1:1", "ipv6:[::1]:1,[2001:db8::1]:1", "dns:///a:1",
+        "dns://10.0.0.1/localhost:1",
+    ):  # fmt: skip
         with pytest.raises(InvalidArgumentError, match="plaintext"):
             make(target, token="secret")
     client = make("ipv4:127.0.0.1:1,127.0.0.2:1", token="secret")

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import REGISTRY
 
 from shoal.client import AsyncClient, Client
-from shoal.credentials import Credentials, is_loopback_target
+from shoal.credentials import Credentials, check_credentials, is_loopback_target
 from shoal.errors import (
     ConfigError,
     InvalidArgumentError,
@@ -23,7 +23,7 @@ from shoal.errors import (
 )
 from shoal.internal.v1 import admin_pb2, admin_pb2_grpc
 from shoal.rpc import access, metrics
-from shoal.rpc.access import AccessFiles, Guard
+from shoal.rpc.access import AccessFiles, Guard, is_audited
 from shoal.rpc.channel import open_channel
 from shoal.rpc.tokens import entry_of, new_token, read_tokens
 from shoal.v1 import search_pb2, search_pb2_grpc
@@ -137,6 +137,16 @@ async def test_admin_needs_its_scope_and_leaves_a_line(server_on, tokens, caplog
     assert [line.getMessage().rpartition(" ")[2] for line in lines] == ["denied-1", "allowed-1"]
     assert all(line.rpc.endswith("AdminService/GetTopology") for line in lines)
     assert not any(token in caplog.text for token in (SEARCHER, OPERATOR))
+
+
+def test_every_admin_call_but_the_renewed_leases_is_audited():
+    """Announce comes once a second and replica; each other call leaves its promised line."""
+    service = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
+    methods = {rpc.name for rpc in service.methods}
+    silent = {rpc for rpc in methods if not is_audited(f"/{service.full_name}/{rpc}")}
+    assert silent == {"Announce"}
+    for rpc in ("LoadVersion", "ReleaseVersion"):
+        assert is_audited(f"/shoal.internal.v1.ShardService/{rpc}")
 
 
 class Kept(logging.Handler):
@@ -339,6 +349,8 @@ def test_a_broken_tokens_file_is_refused_naming_the_fault(tmp_path, content, why
         ("ipv4:127.0.0.1:1,10.0.0.1:1", False), ("search.example.com:1", False),
         ("localhost.example.com:1", False), ("dns:///example.com:1", False), ("0.0.0.0:1", False),
         ("xds:///localhost:1", False), ("127.0.0.1.example.com:1", False),
+        ("dns:localhost:1", True), ("dns:[::1]:1", True), ("dns:a:1", False),
+        ("dns://10.9.9.9/localhost:1", False), ("dns://10.9.9.9:53/127.0.0.1:1", False),
     ],
 )  # fmt: skip
 def test_a_token_never_leaves_this_machine_in_plaintext(target, stays):
@@ -349,6 +361,21 @@ def test_a_token_never_leaves_this_machine_in_plaintext(target, stays):
     else:
         with pytest.raises(InvalidArgumentError, match="in plaintext"):
             Client(target, token=SEARCHER)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["dns:///10.9.9.9:50051?/127.0.0.1:1", "dns:///10.9.9.9:50051#/127.0.0.1:1",
+     "dns:10.9.9.9:50051?x/localhost:1", "dns:///127.0.0.1%2eexample.com:1",
+     "ipv4:10.9.9.9:50051?x:1,127.0.0.1:1"],
+)  # fmt: skip
+def test_a_target_that_grpc_reads_otherwise_gets_no_token(target):
+    """gRPC ends an address at `?` or `#` and decodes `%`: the host is not the last one."""
+    assert not is_loopback_target(target)
+    with pytest.raises(InvalidArgumentError):
+        check_credentials(target, Credentials(token=SEARCHER))
+    with pytest.raises(InvalidArgumentError):
+        Client(target, token=SEARCHER)
 
 
 @pytest.mark.parametrize("variable", ["grpc_proxy", "https_proxy", "http_proxy"])

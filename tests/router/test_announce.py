@@ -200,4 +200,7 @@ def test_a_token_is_announced_away_by_nobody():
     with pytest.raises(InvalidArgumentError, match="plaintext") as caught:
         checked_address("10.0.0.1:5001", Credentials(token="secret"))
     assert caught.value.field == "address"
+    for address in ("dns:///10.0.0.1:1?/127.0.0.1:1", "dns://10.0.0.1/localhost:1"):
+        with pytest.raises(InvalidArgumentError):
+            checked_address(address, Credentials(token="secret"))
     assert checked_address("127.0.0.1:5001", Credentials(token="secret")) == "127.0.0.1:5001"

@@ -1,14 +1,19 @@
 """Names that stand for many addresses: looked up again and again, kept where that fails."""
 
 import asyncio
+import concurrent.futures
 import json
+import socket
+import threading
 
 import pytest
 from fakes.asking import request
 from fakes.cluster import eventually, running
 
-from router.dns_source import DnsSource, expanded, look_up, names_in
+from router import dns_source
+from router.dns_source import DnsSource, expanded, names_in
 from router.file_source import FileSource
+from router.system_resolver import SystemResolver, look_up
 from router.topology import parse_topology
 from router.topology_file import TopologyFile
 
@@ -100,7 +105,56 @@ async def test_a_reload_leaves_names_in_the_file(tmp_path):
 
 async def test_the_systems_resolver_is_asked():
     """localhost, which every machine knows."""
-    assert {"127.0.0.1", "::1"} & set(await look_up("localhost", 5001))
+    assert {"127.0.0.1", "::1"} & set(await SystemResolver()("localhost", 5001))
+    with pytest.raises(UnicodeError, match="label"):
+        await SystemResolver()("a" * 300 + ".invalid", 5001)
+
+
+@pytest.mark.parametrize("first", ["10.0.0.1", "2001:db8::1"])
+def test_a_process_with_addresses_of_both_kinds_is_one(monkeypatch, first):
+    """It would be two replicas, with twice its share of the work; the system's choice decides."""
+
+    def found(host, port, **_):
+        addresses = ["10.0.0.1", "2001:db8::1", "10.0.0.2", "2001:db8::2"]
+        for address in sorted(addresses, key=lambda a: (":" in a) != (":" in first)):
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            yield family, socket.SOCK_STREAM, 6, "", (address, port)
+
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kw: list(found(*args, **kw)))
+    same = ["10.0.0.1", "10.0.0.2"] if "." in first else ["2001:db8::1", "2001:db8::2"]
+    assert look_up("both", 1) == same
+
+
+async def test_a_resolver_that_hangs_leaves_the_file_followed(tmp_path, monkeypatch):
+    """One thread a name, not one of those that read the file; it is asked again once it answers."""
+    hangs, n_begun = threading.Event(), [0]
+
+    def hang(host, port, **_):
+        n_begun[0] += 1
+        hangs.wait(30)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    monkeypatch.setattr(dns_source, "_LOOKUP_TIMEOUT_S", 0.01)
+    with concurrent.futures.ThreadPoolExecutor(1) as readers:
+        asyncio.get_running_loop().set_default_executor(readers)
+        source = DnsSource(written(tmp_path, [["dns:a:1"]], []), every_s=0.0)
+        try:
+            assert (await source.read()).indexes[0].shards == ((),)
+            assert (await source.read()).indexes[0].shards == ((),)
+            assert n_begun == [1]
+            changed = asyncio.ensure_future(source.changed())
+            written(tmp_path, [["10.0.0.4:1"]], [])
+            await asyncio.wait_for(changed, 10)
+            assert (await source.read()).indexes[0].shards == (("10.0.0.4:1",),)
+            written(tmp_path, [["dns:a:1"]], [])
+            await asyncio.wait_for(source.changed(), 10)
+            assert n_begun == [1]
+        finally:
+            hangs.set()
+        async with asyncio.timeout(10):
+            while (await source.read()).indexes[0].shards != (("10.0.0.1:1",),):
+                await source.changed()
 
 
 async def test_a_cluster_behind_a_name_answers(tmp_path):
