@@ -43,7 +43,7 @@ class Roll:
 
 
 def target_of(addresses: Sequence[str]) -> str:
-    """One target of all these routers, which a client balances over: ipv4:a:1,b:1. Pure."""
+    """One target of all routers, which a client balances over: ipv4:10.0.0.1:1,10.0.0.2:1. Pure."""
     if len(addresses) < 2:
         return "".join(addresses)
     scheme = "ipv6" if addresses[0].startswith("[") else "ipv4"
