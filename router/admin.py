@@ -7,9 +7,9 @@ import grpc
 from router.announcements import announcement_of, checked_address, renew_ms
 from router.encoder_replica import EncoderReplica
 from router.lease_source import LeaseSource
-from router.leases import ShardRole
 from router.registry import Registry
 from router.reload import LOAD_TIMEOUT_S, Reloader
+from router.roles import ShardRole
 from router.served import ServedIndex
 from router.shard_replica import ShardReplica
 from router.standing import State
@@ -85,7 +85,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             told = announcement_of(request, address)
             self._leases.announce(told)
             role = told.role
-        if self._leases.is_changed:
+        if self._leases.is_changed or self._registry.is_behind:
             await self._registry.follow()
         if isinstance(role, ShardRole):
             await self._heed_version(role, self._leases)

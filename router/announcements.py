@@ -1,6 +1,7 @@
 """AnnounceRequest to values: what can be told wrong from the request alone is refused here."""
 
-from router.leases import MAX_SHARDS, Announcement, EncoderRole, Role, ShardRole
+from router.leases import MAX_SHARDS
+from router.roles import Announcement, EncoderRole, Role, ShardRole
 from shoal.credentials import Credentials, check_credentials
 from shoal.errors import InvalidArgumentError
 from shoal.index_name import refuse_unlawful

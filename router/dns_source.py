@@ -62,6 +62,10 @@ class DnsSource:
         """As the file's; the names stay names."""
         await self._file.record(index, old, new)
 
+    def is_agreed(self, index: str, version: int) -> bool:
+        """As the file's."""
+        return self._file.is_agreed(index, version)
+
     async def _look_up_all(self) -> None:
         names = sorted(names_in(self._written))
         found = await asyncio.gather(*(self._addresses_of(name) for name in names))

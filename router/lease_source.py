@@ -8,7 +8,8 @@ import logging
 import time
 from collections.abc import Callable
 
-from router.leases import Announcement, LeaseTable
+from router.leases import LeaseTable
+from router.roles import Announcement
 from router.topology import Topology
 
 logger = logging.getLogger(__name__)
@@ -17,6 +18,9 @@ _LOOK_S = 0.1
 _LEARNING = (
     "this router was just started and has not heard of every index yet; try again in a few seconds"
 )
+_ALONE = "no shard server has announced itself to this router yet; try again in a few seconds"
+_ALONE_S = 10.0
+"""How long that may last before it is logged: a router is heard of within a second or two."""
 
 
 class LeaseSource:
@@ -27,10 +31,13 @@ class LeaseSource:
         self._table = LeaseTable()
         self._told = self._mark()
         self._n_overdue = 0
+        self._said_alone = False
 
     @property
     def learning(self) -> str:
         """Why an index may exist that was not announced; for some seconds after the first was."""
+        if self._table.begun_s is None:
+            return _ALONE
         return _LEARNING if self._table.is_learning else ""
 
     async def read(self) -> Topology:
@@ -71,6 +78,10 @@ class LeaseSource:
         """The version that all who announce this index say; None where they differ."""
         return self._table.agreed_version(index)
 
+    def is_agreed(self, index: str, version: int) -> bool:
+        """Whether all who announce this index say this version."""
+        return self._table.agreed_version(index) == version
+
     def _mark(self) -> tuple[int, bool]:
         return self._table.n_changes, self._table.is_learning
 
@@ -81,6 +92,12 @@ class LeaseSource:
                 logger.info("%s announces itself as %s", address, table.leases[address].role)
             for address in sorted(before.keys() - table.leases.keys()):
                 logger.info("%s is no longer announced", address)
+        if table.begun_s is None and table.clock_s >= _ALONE_S and not self._said_alone:
+            self._said_alone = True
+            logger.warning(
+                "no shard server has announced itself here in %.0f s: are they told this router's "
+                "address?", table.clock_s,
+            )  # fmt: skip
         n_overdue = table.n_overdue
         if n_overdue > self._n_overdue:
             logger.warning(

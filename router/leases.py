@@ -8,17 +8,21 @@ The rules:
    After such a silence everybody has a whole lease's time to be heard again.
 3. Nobody is dropped for silence who has no live sibling, which serves the same shard or encodes for
    the same tower: there would be nobody to ask instead, and health checks leave out who is gone.
+   But an index or a tower of which nobody was heard for ten minutes, in which others were, is gone.
 4. Who says that it leaves is dropped at once. An address serves one thing: what it said last.
 5. The first announcement of an index says its version and its number of shards. The version moves
    only when it is told to (`moved`). What all announce instead is an `agreed_version`, unless they
    said so at the time of the last move already: a router is moved before those who announce know.
+   Who still says so half a minute later means it: the move was not brought to its end.
    Another number of shards is refused while the index may still be served with the old one.
 6. Everything is bounded: whoever may announce may still be broken.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from router.roles import Announcement, Lease, ShardRole
 from router.topology import IndexTopology, Topology
 from shoal.errors import ConfigError, FailedPreconditionError
 
@@ -33,81 +37,24 @@ _LEARNING_S = 2.0
 router within a second, and announce once a second."""
 _ABANDONED_S = 30.0
 """How long after its last announcement an index may still be served as it was announced."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardRole:
-    """A shard's replica; `version` is what its cluster is pinned to."""
-
-    index: str
-    shard: int
-    n_shards: int
-    version: int
-
-    @property
-    def place(self) -> tuple[str, str, int]:
-        """What its siblings have in common."""
-        return ("shard", self.index, self.shard)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncoderRole:
-    """An encoder of the question tower with this fingerprint."""
-
-    question_fingerprint: str
-
-    @property
-    def place(self) -> tuple[str, str, int]:
-        """What its siblings have in common."""
-        return ("encoder", self.question_fingerprint, 0)
-
-
-Role = ShardRole | EncoderRole
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Announcement:
-    """`address` says that it serves as `role`; to be believed for `lease_s` seconds."""
-
-    address: str
-    role: Role
-    lease_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
-    """One address's; times are of the table's own clock.
-
-    `held_since_s` is when its unbroken row of renewals began.
-    """
-
-    role: Role
-    lease_s: float
-    held_since_s: float
-    renewed_s: float
-
-    @property
-    def ends_s(self) -> float:
-        """When it ends unless it is renewed."""
-        return self.renewed_s + self.lease_s
-
-    def proves_silence_of(self, other: "Lease") -> bool:
-        """Whether this one was heard all the time that `other` should have been, and wasn't."""
-        both_s = max(self.held_since_s, other.renewed_s)
-        return self.renewed_s - both_s >= other.lease_s
+_DEAD_S = 600.0
+"""How long nobody of an index is heard, while others are, before it is believed to have ended."""
+_OUTRUN_S = 30.0
+"""How long after a move who announces may not know of it; routers are moved one after the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pin:
     """How an index is served.
 
-    `heard_s` is when it was last announced, and `outrun` has the versions that were announced when
-    it moved from them, until somebody announces the one that it moved to.
+    `heard_s` is when it was last announced, `moved_s` when it moved, and `outrun` has the versions
+    that were announced then, until somebody announces the one that it moved to.
     """
 
     n_shards: int
     version: int
     heard_s: float
+    moved_s: float = -math.inf
     outrun: frozenset[int] = frozenset()
 
 
@@ -116,7 +63,7 @@ class LeaseTable:
     """All leases; replaced as a whole.
 
     `clock_s` is the time listened so far, `looked_s` when it was last advanced, `n_changes` counts
-    what changes the topology, and `begun_s` is when the first announcement came.
+    what changes the topology, and `begun_s` is when the first shard was announced.
     """
 
     leases: Mapping[str, Lease] = field(default_factory=dict)
@@ -177,7 +124,10 @@ class LeaseTable:
         return replace(
             table,
             leases={**table.leases, told.address: lease},
-            begun_s=clock_s if table.begun_s is None else table.begun_s,
+            # encoders may be up a minute before the shards have loaded, and name no index
+            begun_s=(
+                clock_s if table.begun_s is None and isinstance(role, ShardRole) else table.begun_s
+            ),
             n_changes=table.n_changes + is_new,
         )
 
@@ -199,7 +149,8 @@ class LeaseTable:
         if pin is None or pin.version != old:
             raise ConfigError(f"version {old} of index {index} is not what was announced")
         outrun = (pin.outrun | self._announced_versions(index) | {old}) - {new}
-        pins = {**self.pins, index: replace(pin, version=new, outrun=outrun)}
+        moved = replace(pin, version=new, moved_s=self.clock_s, outrun=outrun)
+        pins = {**self.pins, index: moved}
         return replace(self, pins=pins, n_changes=self.n_changes + 1)
 
     def agreed_version(self, index: str) -> int | None:
@@ -209,7 +160,9 @@ class LeaseTable:
         """
         versions = self._announced_versions(index)
         pin = self.pins.get(index)
-        if pin is None or len(versions) != 1 or versions <= pin.outrun:
+        if pin is None or len(versions) != 1:
+            return None
+        if versions <= pin.outrun and self.clock_s - pin.moved_s < _OUTRUN_S:
             return None
         return next(iter(versions))
 
@@ -249,11 +202,24 @@ def _ended(table: LeaseTable) -> Iterator[str]:
         return
     live = [lease for address, lease in table.leases.items() if address not in ended]
     served = {lease.role.place for lease in live}
+    wholes = {lease.role.whole for lease in live}
+    heard_s: dict[tuple[str, str], float] = {}
+    for lease in ended.values():
+        whole = lease.role.whole
+        heard_s[whole] = max(lease.renewed_s, heard_s.get(whole, -math.inf))
+    dead = {
+        whole
+        for whole, since_s in heard_s.items()
+        if whole not in wholes and any(w.proves_silence(since_s, _DEAD_S) for w in live)
+    }
     # none at all after a silence of everybody, when there is most to look through
     shortest_s = min(lease.lease_s for lease in ended.values())
     witnesses = [lease for lease in live if lease.renewed_s - lease.held_since_s >= shortest_s]
     for address, lease in ended.items():
-        if lease.role.place in served and any(w.proves_silence_of(lease) for w in witnesses):
+        if lease.role.whole in dead or (
+            lease.role.place in served
+            and any(w.proves_silence(lease.renewed_s, lease.lease_s) for w in witnesses)
+        ):
             yield address
 
 

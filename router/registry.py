@@ -17,7 +17,7 @@ from router.config import RouterConfig
 from router.encoder_replica import EncoderReplica
 from router.served import Served, ServedIndex
 from router.shard_replica import ShardReplica
-from router.topology import IndexVersion, Topology
+from router.topology import IndexTopology, IndexVersion, Topology
 from router.topology_source import TopologySource
 from router.users import Users
 from shoal.errors import (
@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 _LEARNING_S = 10.0
 """How long a router that learns who serves what waits for a whole index before it serves."""
 _POLL_S = 0.05
+_AGAIN_S = 1.0
+"""How often a topology that could not be used is tried again."""
 
 _LINGER_S = DEFAULT_TIMEOUT_S
 """How long a replica that left the topology is kept for queries that began before."""
@@ -54,6 +56,8 @@ class Registry:
         self._encoder_replicas: dict[str, EncoderReplica] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._complaint = ""
+        self.is_behind = False
+        """Whether the topology that was read last could not be used, and is to be tried again."""
         self._turning = asyncio.Lock()  # the source and `served` change together
         self.served = Served()
         self.users = Users()
@@ -109,6 +113,10 @@ class Registry:
             moved = replace(now, version=told.version, known=told)
             self._serve(replace(self.served, indexes={**self.served.indexes, index.name: moved}))
 
+    def is_agreed(self, index: str, version: int) -> bool:
+        """Whether whoever starts replicas and other routers of the index knows this version."""
+        return self._source.is_agreed(index, version)
+
     def _replicas(self) -> list[ShardReplica | EncoderReplica]:
         return [*self._shard_replicas.values(), *self._encoder_replicas.values()]
 
@@ -142,14 +150,20 @@ class Registry:
             ConfigError, InvalidArgumentError: it can't be read or used; what was served is.
         """
         async with self._turning:
-            self._apply(await self._source.read())
+            topology = await self._source.read()
+            self.is_behind = True  # its source won't tell again that it changed
+            self._apply(topology)
+            self.is_behind = False
             self._retire_unnamed()
         logger.info("took the new topology")
 
     async def _watch(self) -> None:
         while True:
             try:
-                await self._source.changed()
+                if self.is_behind:
+                    await asyncio.sleep(_AGAIN_S)
+                else:
+                    await self._source.changed()
                 await self.follow()
                 self._complaint = ""
             except (OSError, ConfigError, InvalidArgumentError) as failure:
@@ -166,7 +180,7 @@ class Registry:
                     tuple(self._shard_replica(address, spec.name, shard) for address in addresses)
                     for shard, addresses in enumerate(spec.shards)
                 ),
-                known=self._known(spec.name, spec.version),
+                known=self._known(spec),
                 changes=self._shared.changes,
             )
             for spec in topology.indexes
@@ -175,12 +189,17 @@ class Registry:
         learning = self._source.learning
         self._serve(Served(indexes=indexes, encoders=encoders, learning=learning))
 
-    def _known(self, name: str, version: int) -> IndexVersion | None:
+    def _known(self, spec: IndexTopology) -> IndexVersion | None:
         """What is known already of a version that a topology read again names as before."""
-        index = self.served.indexes.get(name)
-        return index.known if index is not None and index.version == version else None
+        index = self.served.indexes.get(spec.name)
+        if index is None or (index.version, len(index.shards)) != (spec.version, len(spec.shards)):
+            return None
+        return index.known
 
     def _serve(self, served: Served) -> None:
+        for gone in self.served.indexes.keys() - served.indexes.keys():
+            metrics.INDEX_VERSION.remove(gone)
+            metrics.COVERAGE.remove(gone)  # it holds the replicas
         self.served = served
         for index in served.indexes.values():
             metrics.INDEX_VERSION.labels(index.name).set(index.version)

@@ -1,16 +1,18 @@
 """Moves an index to another version under load: load everywhere, flip, release.
 
 Rule: the old version serves until every replica has the new one open and tells the same of it; a
-move that fails leaves the old one serving and takes back what it loaded. Replicas load one after
-the other, so that queries always find others at full speed. Knows neither disk nor faiss.
+move that fails leaves the old one serving and closes the new one where it opened it itself: what
+was open before, another router may search. Replicas load one after the other, so that queries
+always find others at full speed. Knows neither disk nor faiss.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from router.registry import Registry
+from router.releases import RELEASE_TIMEOUT_S, Releases
 from router.served import Served, ServedIndex, describe
 from router.shard_replica import ShardReplica
 from router.topology import IndexVersion
@@ -32,8 +34,24 @@ LOAD_TIMEOUT_S = 600.0
 _PATIENCE_S = 30.0
 """How long a replica that can't be reached is tried again: a crashed one is being restarted."""
 _RETRY_S = 0.2
-_LONGEST_SEARCH_S = 600.0
-_RELEASE_TIMEOUT_S = 60.0
+_ADOPTED_RELEASE_S = 60.0
+"""How long a version that was left without a move is kept: a move to it may be under way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """What a move to `version` found open besides it, and who opened it for this move."""
+
+    version: int
+    found: set[int] = field(default_factory=set)
+    by: set[ShardReplica] = field(default_factory=set)
+
+    async def note(self, replica: ShardReplica, timeout_s: float) -> None:
+        """Before it is asked to open it; a look of a second ago would not do. Raises ShoalError."""
+        there = await replica.open_versions(timeout_s)
+        self.found.update(there - {self.version})
+        if self.version not in there:
+            self.by.add(replica)
 
 
 class Reloader:
@@ -44,7 +62,8 @@ class Reloader:
         self._registry = registry
         self._release_after_s = release_after_s
         self._moving: set[str] = set()
-        self._releasing: dict[str, asyncio.Task[None]] = {}
+        self._releases = Releases(registry)
+        self._complained: dict[str, int] = {}
 
     async def reload(self, name: str, version: int, deadline: Deadline) -> None:
         """Returns when searches use `version`; the old one is released later.
@@ -65,26 +84,41 @@ class Reloader:
         await asyncio.shield(moved)
 
     async def adopt(self, name: str, version: int) -> bool:
-        """Moves to a version that the index's replicas agree on and have open; whether it did.
+        """Moves to a version that all announce, where that costs no coverage; whether it did.
 
-        A router that missed a reload finds its way back by this; nothing is loaded or released.
+        A router that missed a reload finds its way by this, and one that was moved alone finds its
+        way back; nothing is loaded.
         """
         index = self._registry.served.indexes.get(name)
         if index is None or name in self._moving or index.version == version:
             return False
-        told = opened_everywhere(index, version)
-        if told is None or len(told.n_live_by_shard) != len(index.shards):
-            return False
         self._moving.add(name)
         try:
+            await self._releases.cancel(name, version)
+            told = adoptable(index, version)
+            if told is None:
+                self._complain(index, version)
+                return False
             await self._registry.flip(index, told)
         except FailedPreconditionError as failure:  # it has moved otherwise meanwhile
             logger.info("%s: %s", name, failure.message)
             return False
         finally:
             self._moving.discard(name)
+        after_s = max(self._release_after_s, _ADOPTED_RELEASE_S)
+        self._releases.begin(index, {index.version}, version, after_s=after_s)
+        self._complained.pop(name, None)
         logger.warning("%s took version %d, which its replicas agree on", name, version)
         return True
+
+    def _complain(self, index: ServedIndex, version: int) -> None:
+        """Once while it lasts: this is asked with every announcement."""
+        if self._complained.get(index.name) != version:
+            self._complained[index.name] = version
+            logger.warning(
+                "%s stays at version %d though all announce %d: too few replicas have that open, "
+                "or they tell different things of it", index.name, index.version, version,
+            )  # fmt: skip
 
     async def _move(
         self, index: ServedIndex, version: int, deadline: Deadline, moved: "asyncio.Future[None]"
@@ -108,47 +142,23 @@ class Reloader:
             moved.cancel()  # where the router ends first: nothing was promised
 
     async def _load_and_flip(self, index: ServedIndex, version: int, deadline: Deadline) -> None:
+        opened = _Opened(version=version)
         if version == index.version:
-            await _load_everywhere(index, version, deadline)  # for a replica that lacks it
+            await _load_everywhere(index, opened, deadline)  # for a replica that lacks it
             return
         served = describe(index)
-        await self._until_released(index.name, deadline)
+        await self._releases.cancel(index.name, version)
+        await self._releases.ended(index, deadline)
         try:
-            told = await _load_everywhere(index, version, deadline)
+            told = await _load_everywhere(index, opened, deadline)
             refuse_misfit(served, told, self._registry.served)
             await self._registry.flip(index, told)
         except ShoalError:
-            await _release_everywhere(index, version)
+            await _take_back(opened)
             raise
         logger.info("%s moved from version %d to %d", index.name, index.version, version)
-        self._releasing[index.name] = self._registry.start(self._release(index))
-
-    async def _until_released(self, name: str, deadline: Deadline) -> None:
-        """At most two versions are open at once."""
-        if (releasing := self._releasing.get(name)) is None:
-            return
-        await asyncio.wait({releasing}, timeout=deadline.remaining_s())
-        if not releasing.done():
-            raise DeadlineExceededError(
-                f"the version of index {name} before this one is still in use; try again later"
-            )
-
-    async def _release(self, old: ServedIndex) -> None:
-        # other routers of the same shards flip at their own time
-        await asyncio.sleep(self._release_after_s)
-        if not await self._registry.users.gone(old.name, old.version, _LONGEST_SEARCH_S):
-            logger.warning("%s version %d is still in use; released all the same", *_key(old))
-        index = self._registry.served.indexes.get(old.name)
-        if index is None or index.version == old.version:
-            return
-        for replica in _replicas(index):
-            try:
-                # one that was restarted since may have the old version alone
-                await replica.load_version(index.version, LOAD_TIMEOUT_S)
-                for version in sorted(set(replica.versions) - {index.version}):
-                    await replica.release_version(version, _RELEASE_TIMEOUT_S)
-            except ShoalError as failure:
-                logger.warning("%s kept an old version: %s", replica.address, failure)
+        old = opened.found | {index.version}
+        self._releases.begin(index, old, version, after_s=self._release_after_s)
 
 
 def refuse_misfit(old: IndexVersion, new: IndexVersion, served: Served) -> None:
@@ -173,37 +183,47 @@ def _refuse(old: IndexVersion, new: IndexVersion, why: str) -> NoReturn:
     )
 
 
-def opened_everywhere(index: ServedIndex, version: int) -> IndexVersion | None:
-    """What all replicas that can be asked tell alike of the version, in every shard; else None."""
-    if len(index.there) < len(index.shards):
+def adoptable(index: ServedIndex, version: int) -> IndexVersion | None:
+    """What usable replicas tell alike of the version, where they have no fewer shards of it open
+    than of the one that is served; else None.
+    """
+    told: list[IndexVersion] = []
+    n_new = n_served = 0
+    for replicas in index.shards:
+        usable = [replica.versions for replica in replicas if replica.usable]
+        holders = [versions[version] for versions in usable if version in versions]
+        told += holders
+        n_new += bool(holders)
+        n_served += any(index.version in versions for versions in usable)
+    if not told or n_new < n_served or any(other != told[0] for other in told):
         return None
-    told = [replica.versions.get(version) for replica in _replicas(index) if replica.usable]
-    return told[0] if all(other == told[0] for other in told) else None
+    return told[0] if len(told[0].n_live_by_shard) == len(index.shards) else None
 
 
-async def _load_everywhere(index: ServedIndex, version: int, deadline: Deadline) -> IndexVersion:
+async def _load_everywhere(index: ServedIndex, opened: _Opened, deadline: Deadline) -> IndexVersion:
     """What every replica tells alike of the version, once all have it open."""
-    for replica in _replicas(index):
-        await _load_on(replica, index, version, deadline)
+    for replica in index.replicas:
+        await _load_on(replica, index, opened, deadline)
     # again: one that was restarted meanwhile has forgotten it; the others answer at once
-    told = [await _load_on(replica, index, version, deadline) for replica in _replicas(index)]
+    told = [await _load_on(replica, index, opened, deadline) for replica in index.replicas]
     if not told:
         raise FailedPreconditionError(f"index {index.name} has no replica in the topology")
     if any(other != told[0] for other in told):
         raise FailedPreconditionError(
-            f"the shard servers disagree on version {version} of index {index.name}: their index "
-            f"folders are not copies of one another; version {index.version} serves on"
+            f"the shard servers disagree on version {opened.version} of index {index.name}: their "
+            f"index folders are not copies of one another; version {index.version} serves on"
         )
     return told[0]
 
 
 async def _load_on(
-    replica: ShardReplica, index: ServedIndex, version: int, deadline: Deadline
+    replica: ShardReplica, index: ServedIndex, opened: _Opened, deadline: Deadline
 ) -> IndexVersion:
     patience = min(deadline, Deadline.after(_PATIENCE_S))
     while True:
         try:
-            return await replica.load_version(version, deadline.remaining_s())
+            await opened.note(replica, deadline.remaining_s())
+            return await replica.load_version(opened.version, deadline.remaining_s())
         except ShoalError as failure:
             told = (
                 f"shard {replica.shard} at {replica.address}: {failure.message}; version "
@@ -217,18 +237,9 @@ async def _load_on(
         await asyncio.sleep(_RETRY_S)
 
 
-async def _release_everywhere(index: ServedIndex, version: int) -> None:
-    for replica in _replicas(index):
+async def _take_back(opened: _Opened) -> None:
+    for replica in opened.by:
         try:
-            await replica.release_version(version, _RELEASE_TIMEOUT_S)
+            await replica.release_version(opened.version, RELEASE_TIMEOUT_S)
         except ShoalError as failure:
-            logger.warning("%s kept version %d: %s", replica.address, version, failure)
-
-
-def _replicas(index: ServedIndex) -> Iterator[ShardReplica]:
-    for replicas in index.shards:
-        yield from replicas
-
-
-def _key(index: ServedIndex) -> tuple[str, int]:
-    return index.name, index.version
+            logger.warning("%s kept version %d: %s", replica.address, opened.version, failure)

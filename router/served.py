@@ -24,8 +24,8 @@ STARTING = "STARTING"
 class ServedIndex:
     """An index's pinned version and its replicas by shard number.
 
-    `known` is what the replicas told of the version when the router moved to it; None where the
-    topology named it.
+    `known` is what the replicas told of the version when the router moved to it, and holds where
+    none of them can be asked; None where the topology named it.
     """
 
     name: str
@@ -38,6 +38,11 @@ class ServedIndex:
     )
 
     @property
+    def replicas(self) -> tuple[ShardReplica, ...]:
+        """Those of all shards."""
+        return tuple(replica for replicas in self.shards for replica in replicas)
+
+    @property
     def described(self) -> IndexVersion | None:
         """What the index is, as any replica tells that has the pinned version open; None while
         none does, or where its number of shards is not the topology's.
@@ -46,12 +51,13 @@ class ServedIndex:
         return told if told and len(told.n_live_by_shard) == len(self.shards) else None
 
     def _told(self) -> IndexVersion | None:
-        if self.known is not None:
-            return self.known
-        for replica in (r for replicas in self.shards for r in replicas):
-            if (known := replica.versions.get(self.version)) is not None:
-                return known
-        return None
+        told: IndexVersion | None = self._looked_up("told", self._look_what_is_told)
+        return told
+
+    def _look_what_is_told(self) -> IndexVersion | None:
+        """`known`, unless replicas tell of the version and none tells that: it was built anew."""
+        told = [r.versions[self.version] for r in self.replicas if self.version in r.versions]
+        return self.known if self.known in told or not told else told[0]
 
     @property
     def disagreement(self) -> str:

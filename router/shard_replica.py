@@ -115,6 +115,11 @@ class ShardReplica(Replica[ShardDescription]):
         """What it has open, as far as known."""
         return self.health.description[1] if self.health.description else {}
 
+    async def open_versions(self, timeout_s: float) -> frozenset[int]:
+        """What it has open now, asked. Raises ShoalError."""
+        _, versions = await self._shard_client.describe(timeout_s)
+        return frozenset(versions)
+
     async def load_version(self, version: int, timeout_s: float) -> IndexVersion:
         """Has it open a version beside those that are open; what it is. Raises ShoalError."""
         told = await self._shard_client.load_version(self.index, version, timeout_s)

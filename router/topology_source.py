@@ -37,3 +37,7 @@ class TopologySource(Protocol):
             StorageError: it can't be written.
         """
         ...
+
+    def is_agreed(self, index: str, version: int) -> bool:
+        """Whether whoever starts replicas and other routers of the index knows this version."""
+        ...

@@ -186,8 +186,8 @@ class FakeShard(shard_pb2_grpc.ShardServiceServicer):
     async def ReleaseVersion(self, request, context):
         self.script.released.append(request.version)
         if request.version == self.version and self.loaded:
-            self.version = self.loaded.pop()
-        self.loaded.discard(request.version)
+            self.version = max(self.loaded)
+        self.loaded -= {request.version, self.version}
         return pb.ReleaseVersionResponse()
 
     async def GetShard(self, request, context):

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router import leases
-from router.leases import Announcement, EncoderRole, LeaseTable, ShardRole
+from router.leases import LeaseTable
+from router.roles import Announcement, EncoderRole, ShardRole
 from shoal.errors import ConfigError, FailedPreconditionError
 
 LOOK_S = 0.1
@@ -163,6 +164,36 @@ def test_announcements_that_a_reload_outran_are_no_agreement():
     assert clocked.table.agreed_version("books") == 1
 
 
+def test_what_all_still_say_half_a_minute_after_a_move_is_meant():
+    """The move was not brought to its end, and this router is alone: it must find its way back."""
+    said = [shard(A, version=1), shard(B, version=1)]
+    clocked = Clocked().hear(*said)
+    clocked.table = clocked.table.moved("books", 1, 2)
+    assert clocked.listen(29.0, *said).table.agreed_version("books") is None
+    assert clocked.listen(2.0, *said).table.agreed_version("books") == 1
+
+
+def test_an_index_that_was_killed_is_forgotten():
+    """Nobody of it was heard for ten minutes in which others were: no health check brings it back,
+    and it would be in the way of requests that name no index.
+    """
+    killed = [shard(A, 0, n_shards=2), shard(B, 1, n_shards=2), encoder(C, "old")]
+    alive = [shard(D, index="films")]
+    clocked = Clocked().hear(*killed, *alive).listen(590.0, *alive)
+    assert len(clocked.table.leases) == 4
+    clocked.listen(15.0, *alive)
+    assert [index.name for index in clocked.table.topology().indexes] == ["films"]
+    assert clocked.table.topology().encoders == ()
+    # where nobody at all is heard, that says nothing of anybody
+    assert len(Clocked().hear(*killed, *alive).listen(1_200.0).table.leases) == 4
+
+
+def test_an_index_of_which_one_shard_is_heard_is_kept():
+    """Its other shards are dead or can't reach the directory; checks tell which."""
+    clocked = Clocked().hear(shard(A, 0, n_shards=2), shard(B, 1, n_shards=2))
+    assert clocked.listen(700.0, shard(A, 0, n_shards=2)).shards == ((A,), (B,))
+
+
 def test_leases_that_ended_agree_to_nothing():
     """What a frozen topology last heard is no vote; those who are heard decide."""
     clocked = Clocked().hear(shard(A, version=1), shard(B, 0, version=2)).listen(3.5)
@@ -189,10 +220,11 @@ def test_an_index_that_everybody_left_is_forgotten():
 
 
 def test_what_is_served_is_known_two_seconds_after_the_first_word():
-    """A router that has heard nothing knows nothing, however long it has listened."""
+    """A router that has heard of no shard knows nothing, however long it has listened."""
     clocked = Clocked().listen(60.0)
     assert clocked.table.is_learning
-    assert clocked.hear(encoder(A)).listen(1.8).table.is_learning
+    assert clocked.hear(encoder(A)).listen(60.0).table.is_learning  # its shards still load
+    assert clocked.hear(shard(B)).listen(1.8).table.is_learning
     assert not clocked.listen(0.4).table.is_learning
 
 
