@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from deploy.ray.reload import move_all
+from deploy.ray.reload import move_all, persistently
 from shoal.credentials import NO_CREDENTIALS
-from shoal.errors import FailedPreconditionError
+from shoal.errors import FailedPreconditionError, UnavailableError
 from shoal.internal.v1 import admin_pb2 as pb
 from shoal.internal.v1 import admin_pb2_grpc
 
@@ -65,3 +65,40 @@ def test_where_one_refuses_those_that_moved_go_back(serve, refusing):
     with pytest.raises(FailedPreconditionError, match="could not load"):
         move(serve(*routers))
     assert [router.version for router in routers] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("reason", [UnavailableError("no directory"), KeyboardInterrupt()])
+def test_where_the_version_is_not_pinned_all_go_back(serve, reason):
+    """What is pinned is what restarted shards open; routers that search another would find none."""
+    routers = [Router(), Router()]
+
+    def pin():
+        raise reason
+
+    with pytest.raises(type(reason)):
+        move_all(serve(*routers), "wiki", 1, 2, NO_CREDENTIALS, time.monotonic() + 10, pin=pin)
+    assert [router.version for router in routers] == [1, 1]
+
+
+def test_a_router_that_does_not_go_back_is_named(serve):
+    """Who reads that the old version serves on everywhere must be able to believe it."""
+    routers = [Router(refuses=1), Router(refuses=2)]
+    addresses = serve(*routers)
+    with pytest.raises(UnavailableError, match=f"not back at version 1 yet: {addresses[0]},"):
+        move(addresses)
+
+
+def test_a_directory_that_is_being_started_again_is_waited_for():
+    """All routers have moved by then: one answer that is lost must not undo that."""
+    asked = []
+
+    def pin():
+        asked.append(1)
+        if len(asked) == 1:
+            raise UnavailableError("just being started")
+
+    persistently(pin)
+    assert len(asked) == 2
+    asked.clear()
+    with pytest.raises(UnavailableError):
+        persistently(pin, patience_s=-1.0)
