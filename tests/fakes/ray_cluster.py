@@ -10,7 +10,7 @@ import grpc
 from faults.load import METHOD, Run, requests_of, under_load, until
 from faults.oracle import Oracle
 
-from shoal.bench.drive import OK
+from shoal.bench.target import OK
 from shoal.rpc.channel import open_channel
 from shoal.rpc.status import error_of
 from shoal.v1 import search_pb2 as pb
