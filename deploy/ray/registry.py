@@ -47,7 +47,8 @@ class Member:
     """One replica, by itself: where it runs and how its child does.
 
     `address` is "" before the child listens; `pid` is the child's, 0 without one; `version` is the
-    one that a shard's child opens when it is started, 0 for other roles.
+    one that a shard's child opens when it is started, 0 for other roles; `behind` says that it has
+    missed a reload and must be, or is being, started again.
     """
 
     replica: str
@@ -61,6 +62,7 @@ class Member:
     version: int = 0
     log: str = ""
     load: ProcessLoad | None = None
+    behind: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +88,15 @@ class Told:
     """The answer: routers to announce to, by address; the pin is None while it gathers.
 
     `port` is the one that a starting router is to take, 0 is any; `slots` are the addresses that
-    routers had, for the next directory to know.
+    routers had, for the next directory to know. `may_restart`: of its shard's replicas that are
+    behind, this one is next.
     """
 
     routers: tuple[str, ...] = ()
     pin: Pin | None = None
     port: int = 0
     slots: tuple[str, ...] = ()
+    may_restart: bool = False
     token: str = field(default="", repr=False)
 
 
@@ -153,11 +157,13 @@ class Roster:
         if now_s - self.begun_s < GATHER_S:
             return Told()
         slot = next((a for a, owner in self.slots.items() if replica and owner == replica), "")
+        live = self.live(now_s)
         return Told(
-            routers=router_addresses(self.live(now_s)),
+            routers=router_addresses(live),
             pin=self.pin,
             port=int(slot.rpartition(":")[2] or 0),
             slots=tuple(self.slots),
+            may_restart=replica in first_behind(live),
             token=self.token,
         )
 
@@ -178,6 +184,15 @@ def take_slot(slots: Mapping[str, str], router: Member, spoke: frozenset[str]) -
         return slots
     others = [(a, owner) for a, owner in slots.items() if a != taken and owner != router.replica]
     return dict([*others, (taken, router.replica)][-MAX_SLOTS:])
+
+
+def first_behind(members: tuple[Member, ...]) -> frozenset[str]:
+    """The replicas that may be started again, one of each part that has such as missed a reload."""
+    first: dict[Part, str] = {}
+    for member in members:
+        if member.behind:
+            first.setdefault(member.part, member.replica)
+    return frozenset(first.values())
 
 
 def router_addresses(members: tuple[Member, ...]) -> tuple[str, ...]:

@@ -229,16 +229,19 @@ class Supervisor:
                 await asyncio.sleep(BEAT_S)
 
     async def _catch_up(self, watch: Watch) -> None:
-        """Starts a shard again that missed a reload; what it has open, no router searches."""
+        """Starts a shard again that missed a reload: what it has open, hardly a router searches.
+
+        One replica of a shard at a time, so that those that do have somebody to ask.
+        """
         assert self._told.pin is not None
         assert self._child is not None
         if self._part.role != "shard":
             return
         has_version = await watch.has_version(self._told.pin.version)
         self._health = self._health.opened(time.monotonic(), has_version=has_version)
-        if self._health.missed_a_reload(time.monotonic()):
+        if self._health.missed_a_reload(time.monotonic()) and self._told.may_restart:
             logger.warning("%s lacks version %d", self._part.name, self._told.pin.version)
-            self._health = self._health.opened(time.monotonic(), has_version=True)
+            self._health = self._health.started_again(time.monotonic())
             await self._child.stop()  # and is started again, with the pinned version
 
     async def _look_on(self) -> None:
@@ -277,6 +280,7 @@ class Supervisor:
             version=pin.version if pin and self._part.role == "shard" else 0,
             log=str(self._files.log),
             load=self._load.last,
+            behind=self._health.is_behind(time.monotonic()),
         )
 
 

@@ -36,7 +36,8 @@ _DESCRIBE_S = 10.0
 class ChildHealth:
     """What was seen of a child; `begun_s` is when it first served.
 
-    `behind_s` is since when it lacks the pinned version, None where it doesn't.
+    `behind_s` is since when it lacks the pinned version, None where it doesn't; `catching_up` says
+    that it was started again for that, and has not shown the version yet.
     """
 
     begun_s: float
@@ -44,15 +45,26 @@ class ChildHealth:
     died_s: float = 0.0
     n_quick_deaths: int = 0
     behind_s: float | None = None
+    catching_up: bool = False
 
     def opened(self, now_s: float, *, has_version: bool) -> "ChildHealth":
         """It was asked for the pinned version."""
         since_s = now_s if self.behind_s is None else self.behind_s
-        return replace(self, behind_s=None if has_version else since_s)
+        if has_version:
+            return replace(self, behind_s=None, catching_up=False)
+        return replace(self, behind_s=since_s)
+
+    def started_again(self, now_s: float) -> "ChildHealth":
+        """It is started again to catch up, and has as long again to show the version."""
+        return replace(self, behind_s=now_s, catching_up=True)
 
     def missed_a_reload(self, now_s: float) -> bool:
         """Whether it must be started again, to open the pinned version."""
         return self.behind_s is not None and now_s - self.behind_s >= BEHIND_S
+
+    def is_behind(self, now_s: float) -> bool:
+        """Whether its siblings must wait before they are started again."""
+        return self.catching_up or self.missed_a_reload(now_s)
 
     def served(self, now_s: float) -> "ChildHealth":
         """It said that it serves."""

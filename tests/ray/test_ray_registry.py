@@ -1,5 +1,7 @@
 """The directory's table: what it knows, from whom, and what it tells whom."""
 
+from dataclasses import replace
+
 from deploy.ray.registry import (
     GATHER_S,
     LEASE_S,
@@ -53,6 +55,22 @@ def test_a_reload_has_the_next_epoch_and_older_heartbeats_do_not_undo_it():
     assert roster.pin == Pin(version=2, epoch=1)
     late = roster.hear(Beat(member=member("a"), pin=Pin(version=1, epoch=0)), 5.0)
     assert late.answer(5.0, "a").pin == Pin(version=2, epoch=1)
+
+
+def test_replicas_that_missed_a_reload_are_started_again_one_after_the_other():
+    """All of a shard at once would leave nobody to ask; another shard's needn't wait."""
+    others = Part(name="shard-1", role="shard", shard=1)
+    roster = fresh()
+    for name, part in (("a", SHARD), ("b", SHARD), ("c", others)):
+        roster = roster.hear(Beat(member=replace(member(name, part), behind=True)), 2.0)
+    roster = roster.hear(Beat(member=member("d")), 2.0)
+    assert {r for r in "abcd" if roster.answer(2.0, r).may_restart} == {"a", "c"}
+    caught_up = roster.hear(Beat(member=member("a")), 2.1)
+    assert {r for r in "abcd" if caught_up.answer(2.1, r).may_restart} == {"b", "c"}
+    # one that died while it was started again keeps nobody waiting for longer than its lease
+    roster = roster.hear(Beat(member=replace(member("b"), behind=True)), 4.0)
+    assert not roster.answer(4.0, "b").may_restart
+    assert roster.answer(2.0 + LEASE_S, "b").may_restart
 
 
 def test_an_open_cluster_takes_no_token_from_a_heartbeat():

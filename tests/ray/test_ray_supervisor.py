@@ -93,6 +93,11 @@ def test_a_shard_that_missed_a_reload_is_told_by_what_it_has_open():
     assert not health.missed_a_reload(39.9)
     assert health.missed_a_reload(10.0 + BEHIND_S)
     assert not health.opened(39.0, has_version=True).missed_a_reload(60.0)
+    # its siblings wait until it has shown the version, and it is not started again every second
+    again = health.started_again(40.0)
+    assert again.is_behind(41.0)
+    assert not again.missed_a_reload(41.0)
+    assert not again.opened(50.0, has_version=True).is_behind(50.0)
 
 
 def test_a_child_is_given_up_after_deaths_in_a_row_or_a_long_silence():
