@@ -47,7 +47,8 @@ class Client:
         Args:
             target: the router; or several as ipv4:IP:PORT,IP:PORT (ipv6:[IP]:PORT likewise), or
                 as dns:///HOST:PORT for all addresses of a name. They are asked in turn, those that
-                don't serve are left out, and a call that one could not answer goes to another.
+                don't serve are left out, and a call that one refused or broke off goes to another;
+                one that can't reach its shards still answers, with the coverage that it has.
             token: what the server knows this program by, where it asks.
             tls: how to know the server; plaintext without it.
 
