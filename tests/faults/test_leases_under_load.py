@@ -8,7 +8,7 @@ from faults.announcing import LEASE_MS, Announcing
 from faults.load import asking, requests_of, under_load, until
 from faults.mini import Mini, Router
 
-from shoal.bench.drive import OK
+from shoal.bench.target import OK
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.faults, pytest.mark.timeout(300)]
 
