@@ -119,6 +119,22 @@ def interval(ratios: Sequence[float], seed: int = 0) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def print_pairs(
+    measured: Sequence[Measure], ours: str, other: str, n_pairs: int, rng: random.Random
+) -> None:
+    """The table's rows, each as soon as it is measured."""
+    for measure in measured:
+        pairs = compare(measure, ours, other, n_pairs, rng)
+        ratios = [one / two for one, two in pairs]
+        low, high = interval(ratios)
+        mine, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
+        print(
+            f"| {measure.name} | {mine:,.2f} | {theirs:,.2f} | "
+            f"{statistics.median(ratios):.3f} | {low:.3f} to {high:.3f} | {measure.wanted} |",
+            flush=True,
+        )
+
+
 def main() -> None:
     """Prints one table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -135,16 +151,8 @@ def main() -> None:
     print("| | this | other | ratio | 95 % | wanted |\n|---|--:|--:|--:|--:|--:|")
     here = Path(__file__).resolve().parents[1]
     with served_by(here, index_dir) as ours, served_by(options.other, index_dir) as other:
-        for measure in measures(vectors_file, options.seconds, options.rate):
-            pairs = compare(measure, ours, other, options.pairs, rng)
-            ratios = [one / two for one, two in pairs]
-            low, high = interval(ratios)
-            mine, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
-            print(
-                f"| {measure.name} | {mine:,.2f} | {theirs:,.2f} | "
-                f"{statistics.median(ratios):.3f} | {low:.3f} to {high:.3f} | {measure.wanted} |",
-                flush=True,
-            )
+        measured = measures(vectors_file, options.seconds, options.rate)
+        print_pairs(measured, ours, other, options.pairs, rng)
 
 
 if __name__ == "__main__":
