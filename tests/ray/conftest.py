@@ -81,17 +81,29 @@ def ray_head(ray_state_home: Path) -> Iterator[RayHead]:
         head.end()
 
 
-@pytest.fixture(scope="module")
-def on_ray(
-    ray_head: RayHead, ray_state_home: Path
-) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    """`on_ray("up", ...)`: the command against the session's cluster; ends what it left running."""
+@pytest.fixture(scope="session")
+def run_shoal() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`run_shoal(head, "up", ...)`: the command against that Ray cluster."""
 
-    def run(*arguments: str, timeout_s: float = 150.0) -> subprocess.CompletedProcess[str]:
+    def run(
+        head: RayHead, *arguments: str, timeout_s: float = 150.0
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "deploy.cli.main", *arguments], capture_output=True, text=True,
-            timeout=timeout_s, check=False, cwd=ROOT, env={**os.environ, **ray_head.environment},
+            timeout=timeout_s, check=False, cwd=ROOT, env={**os.environ, **head.environment},
         )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def on_ray(
+    ray_head: RayHead, ray_state_home: Path, run_shoal
+) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """`on_ray("up", ...)`: `run_shoal` on the session's cluster; ends what it left running."""
+
+    def run(*arguments: str, timeout_s: float = 150.0) -> subprocess.CompletedProcess[str]:
+        return run_shoal(ray_head, *arguments, timeout_s=timeout_s)
 
     yield run
     for state in (ray_state_home / "shoal").glob("*.json"):
