@@ -40,6 +40,8 @@ class RayHead:
             f"--node-ip-address={host}",
             f"--port={port}", "--num-cpus=16", f"--include-dashboard={dashboard_port > 0}",
             *([f"--dashboard-port={dashboard_port}"] if dashboard_port else []),
+            # by default one port, which another cluster's agent may have, and then no job is taken
+            f"--dashboard-agent-listen-port={free_port()}",
             f"--temp-dir={self.folder / 'r'}", "--object-store-memory=100000000",
         ]  # fmt: skip
         self.process = self._start(command, self._log)
@@ -62,7 +64,8 @@ class RayHead:
         log = self.folder / f"{host}.log"
         node = self._start(
             [str(_BIN / "ray"), "start", "--block", f"--address={self.address}",
-             f"--node-ip-address={host}", "--num-cpus=16", "--object-store-memory=100000000"],
+             f"--node-ip-address={host}", f"--dashboard-agent-listen-port={free_port()}",
+             "--num-cpus=16", "--object-store-memory=100000000"],
             log,
         )  # fmt: skip
         self._nodes.append(node)
