@@ -10,12 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
+from deploy.access import local_credentials
 from deploy.cli import flags
 from deploy.cli.output import counted, note, write, write_json, write_table
 from deploy.cli.plan import parse_size
 from deploy.state import ClusterState
 from shoal.credentials import Credentials
 from shoal.errors import InvalidArgumentError
+from shoal.target import hosts_of
 
 
 def _count(flag: str, what: str) -> Any:
@@ -100,7 +102,26 @@ def ray_up(values: Mapping[str, Any], start_timeout_s: float, *, as_json: bool) 
         return
     write_table(("replica", "address"), [(p.name, p.address) for p in state.processes])
     write(f"ready: index {state.index!r} version {state.version} at {state.target}")
+    if state.tls_certificate and (tls := local_credentials(state).tls):
+        write(callers_hint(state.target, str(tls.ca), given.get("tls_server_name", ""),
+                           tls.server_name))  # fmt: skip
     write(f"end it with: shoal down{flags.name_flag(state.name)}")
+
+
+def callers_hint(target: str, ca: str, server_name: str, certified: str) -> str:
+    """What callers must say over TLS to reach this target. Pure.
+
+    One address is verified by itself; of several hosts no one name follows, so callers give one.
+
+    Args:
+        target: one router's address, or a list.
+        ca: the file of whom to trust.
+        server_name: the name that `up` was given; "" where none was.
+        certified: a name that the certificate carries, "" where it can't be read.
+    """
+    name = server_name or (certified if len(hosts_of(target)) > 1 else "")
+    named = f" --tls-server-name {name}" if name else ""
+    return f"callers elsewhere say: --target {target} --tls-ca {ca}{named}"
 
 
 def ray_reload(

@@ -115,6 +115,19 @@ def free_resources() -> dict[str, dict[str, float]]:
     return {str(node): dict(left) for node, left in free.items()}
 
 
+def has_pending_demands(gcs: str) -> bool:
+    """Whether Ray waits for room for anything, by the GCS at this address.
+
+    An actor whose worker process merely takes long to start has its room already.
+    """
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # noqa: PLC0415
+    from ray.autoscaler.v2.sdk import get_cluster_resource_state  # noqa: PLC0415 -- as above
+
+    # what Ray's autoscaler asks; the state API has tasks and actors, and no demands
+    state = get_cluster_resource_state(GcsClient(address=gcs))
+    return bool(state.pending_resource_requests)
+
+
 def own_runtime_env() -> dict[str, Any]:
     """The runtime environment of the Ray job that this process is; empty outside of one."""
     import ray  # noqa: PLC0415 -- as above

@@ -6,16 +6,18 @@ is one `ClusterState`, as of a local cluster.
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from deploy.access import write_token
 from deploy.local import index_facts
-from deploy.plan import IndexFacts
 from deploy.ray.application import app_config, applied_configs, apply, is_ours, program_mark
 from deploy.ray.connection import (
     cluster_cpus,
     connected,
     end_serve,
+    free_resources,
+    has_pending_demands,
     node_hosts,
     own_runtime_env,
     serve_client,
@@ -25,7 +27,8 @@ from deploy.ray.counts import bounds_of, kept
 from deploy.ray.gpu_share import shard_gpus
 from deploy.ray.members import Roll, await_serving
 from deploy.ray.options import RayOptions, check_doors
-from deploy.ray.processes import lacking_cpus, plan_deployments
+from deploy.ray.placing import Waiting, missing_room
+from deploy.ray.processes import DeploymentPlan, lacking_cpus, plan_deployments
 from deploy.ray.progress import Progress, failure_of
 from deploy.ray.registry import Member
 from deploy.state import (
@@ -56,12 +59,7 @@ def up(
         ShoalError: a process could not start; what was new has been ended.
         UnavailableError: no Ray cluster, or not ready in time.
     """
-    state = read_state(options.name)
-    if state is not None and state.on == "local" and state.alive:
-        raise LockedError(
-            f"cluster {options.name!r} is running locally, pid {state.pid}; end it with 'shoal "
-            f"down --name {options.name}', or choose another --name"
-        )
+    refuse_local(options.name)
     facts = index_facts(options.place)
     plans = plan_deployments(options, facts, shard_gpus(options))
     counts = {plan.part.name: plan.n_replicas for plan in plans}
@@ -82,13 +80,24 @@ def up(
         apply(client, config)
         until_s = time.monotonic() + start_timeout_s
         try:
-            _until_running(options.name, counts, until_s, say)
+            room = _Room(client=client, gcs=gcs, options=options, plans=plans)
+            _until_running(room, counts, until_s, say)
             roll = await_serving(options, facts, until_s)
         except BaseException:  # Ctrl-C too: what isn't ready must not stay
             if before is None:
                 _delete(client, options.name)
             raise
-        return _remember(options, facts, gcs, roll)
+        return remember(options, facts.name, gcs, roll)
+
+
+def refuse_local(name: str) -> None:
+    """LockedError where a local cluster has the name."""
+    state = read_state(name)
+    if state is not None and state.on == "local" and state.alive:
+        raise LockedError(
+            f"cluster {name!r} is running locally, pid {state.pid}; end it with 'shoal "
+            f"down --name {name}', or choose another --name"
+        )
 
 
 def down(state: ClusterState, say: Say) -> bool:
@@ -121,10 +130,32 @@ def _delete(client: Any, name: str) -> None:
         end_serve()
 
 
-def _until_running(name: str, counts: Mapping[str, int], until_s: float, say: Say) -> None:
-    progress = Progress(counts=counts)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Room:
+    """Asks Serve and Ray whether what starts has a node to run on."""
+
+    client: Any
+    gcs: str
+    options: RayOptions
+    plans: tuple[DeploymentPlan, ...]
+
+    def missing(self) -> str:
+        """What the nodes lack, in words; "" where nothing waits for room."""
+        if not has_pending_demands(self.gcs):
+            return ""
+        told = self.client.get_serve_details()["applications"][self.options.name]["deployments"]
+        nodes_of = {
+            name: [replica.get("node_id") for replica in deployment["replicas"]
+                   if replica["state"] == "STARTING" or replica.get("node_id")]
+            for name, deployment in told.items()
+        }  # fmt: skip
+        return missing_room(self.plans, nodes_of, free_resources(), self.options.port)
+
+
+def _until_running(room: _Room, counts: Mapping[str, int], until_s: float, say: Say) -> None:
+    progress, waiting = Progress(counts=counts), Waiting()
     while True:
-        status = serve_statuses().get(name)
+        status = serve_statuses().get(room.options.name)
         if status is not None:
             progress, lines = progress.seen(status)
             for line in lines:
@@ -133,12 +164,20 @@ def _until_running(name: str, counts: Mapping[str, int], until_s: float, say: Sa
                 return
             if failure := failure_of(status):
                 raise failure
+            waiting, line = waiting.seen(room.missing(), time.monotonic())
+            if line:
+                say(line)
         if time.monotonic() > until_s:
-            raise UnavailableError(f"the cluster did not start in time: {progress.missing}")
+            lacks = "; ".join(filter(None, (progress.missing, waiting.missing)))
+            raise UnavailableError(f"the cluster did not start in time: {lacks}")
         time.sleep(_POLL_S)
 
 
-def _remember(options: RayOptions, facts: IndexFacts, gcs: str, roll: Roll) -> ClusterState:
+def remember(options: RayOptions, index: str, gcs: str, roll: Roll) -> ClusterState:
+    """Writes what this machine remembers of the cluster, its token included, and returns it.
+
+    `index` is the name of the index that it serves, `gcs` where Ray is asked.
+    """
     paths = paths_of(options.name)
     paths.state.parent.mkdir(parents=True, exist_ok=True)
     if options.tokens is not None:
@@ -151,7 +190,7 @@ def _remember(options: RayOptions, facts: IndexFacts, gcs: str, roll: Roll) -> C
         phase="ready",
         target=roll.target,
         index_dir=str(options.place.folder),
-        index=facts.name,
+        index=index,
         version=roll.version,
         processes=tuple(process_of(member) for member in roll.members),
         index_url=options.place.url,

@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import pytest
 import trustme
+from faults.processes import free_port
 
 from deploy.access import local_credentials
 from deploy.state import read_state
@@ -94,3 +95,20 @@ def test_a_replica_that_cannot_start_says_why_in_one_line(on_ray, axes_index, tm
     assert "vectors.faiss" in error
     assert "Traceback" not in up.stderr
     assert on_ray("status", "--name", "broken").returncode == 69
+
+
+def test_what_no_node_has_room_for_is_said_long_before_the_time_is_over(on_ray, axes_index):
+    """Serve waits for ever without a word: for CPUs that no node has, and for a second router."""
+    up = on_ray(
+        "up", "--on", "ray", "--index", str(axes_index), "--name", "large", "--shard-cpus", "20",
+        "--routers", "2", "--port", str(free_port()), "--start-timeout-s", "20",
+    )  # fmt: skip
+    assert up.returncode == 69
+    lines = up.stderr.strip().splitlines()
+    waiting = [line for line in lines if "waiting for room" in line]
+    assert len(waiting) == 1
+    assert "shard-0: room for 0 of 1 more (each needs 20 CPU)" in waiting[0]
+    assert "router: room for 0 of 1 more" in waiting[0]
+    assert "shard-0 runs 0 of 1" in lines[-1]
+    assert "room for 0 of 1" in lines[-1]
+    assert on_ray("status", "--name", "large").returncode == 69

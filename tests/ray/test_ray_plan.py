@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from deploy.cli.on_ray import callers_hint
 from deploy.plan import IndexFacts
 from deploy.ray.application import app_config, is_ours, program_mark
 from deploy.ray.counts import bounds_of, rescaled
 from deploy.ray.gpu_share import gpu_share
 from deploy.ray.options import RayOptions, check_doors, ray_options
+from deploy.ray.placing import Waiting, missing_room
 from deploy.ray.processes import child_spec, lacking_cpus, plan_deployments
 from deploy.ray.progress import Progress, failure_of
 from deploy.ray.registry import Part
@@ -193,3 +195,42 @@ def test_a_replicas_own_error_comes_back_as_it_was_raised():
     assert other is not None
     assert "No module 'x'" in other.message
     assert failure_of(Status("DEPLOYING", text)) is None
+
+
+def test_what_no_node_holds_is_named_with_what_it_needs():
+    """Two nodes: CPUs that are free on both don't add up, and one port is for one router each."""
+    given = options(replicas=2, shard_cpus=2, routers=3, port=50051)
+    plans = plan_deployments(given, BARE, 0.5)
+    nodes_of = {"shard-0": ["a", None], "router": ["a", "b", None]}
+    free = {"a": {"CPU": 1.0, "GPU": 1.0}, "b": {"CPU": 3.0}}
+    told = missing_room(plans, nodes_of, free, given.port)
+    assert "shard-0: room for 0 of 1 more (each needs 2 CPU, 0.5 GPU)" in told
+    assert "router: room for 0 of 1 more (each needs 1 CPU, 1 port 50051)" in told
+    assert told.endswith("2 nodes have left: 4 CPU, 1 GPU, 0 port 50051")
+    assert missing_room(plans, {"shard-0": ["a", "a"]}, free, given.port) == ""
+    free["c"] = {"CPU": 8.0, "GPU": 2.0}
+    assert missing_room(plans, nodes_of, free, given.port) == ""
+
+
+def test_a_wait_for_room_is_told_after_a_while_and_not_again():
+    """Ray takes a moment to place what fits; a line a look would be thousands."""
+    waiting, lines = Waiting(), []
+    for now_s, missing in (
+        (0, "x"), (1, ""), (2, "x"), (6, "x"), (7, "x"), (8, "x"), (9, "y"), (36, "y"), (38, "y"),
+    ):  # fmt: skip
+        waiting, line = waiting.seen(missing, float(now_s))
+        lines.append((now_s, line))
+    assert [(at_s, line[:19]) for at_s, line in lines if line] == [
+        (7, "waiting for room: x"), (38, "waiting for room: y"),
+    ]  # fmt: skip
+    assert waiting.missing == "y"
+
+
+def test_callers_are_told_the_name_that_a_list_of_hosts_needs():
+    """Over TLS a client refuses several hosts without one: no certificate could be told right."""
+    many = "ipv4:10.0.0.1:50051,10.0.0.2:50051"
+    told = callers_hint(many, "/t/ca", "shoal.example", "other")
+    assert told.endswith(f"--target {many} --tls-ca /t/ca --tls-server-name shoal.example")
+    assert callers_hint(many, "/t/ca", "", "in.it").endswith(" --tls-server-name in.it")
+    assert "--tls-server-name" not in callers_hint("10.0.0.1:50051", "/t/ca", "", "in.it")
+    assert "--tls-server-name" not in callers_hint("ipv4:10.0.0.1:1,10.0.0.1:2", "/t", "", "in.it")
