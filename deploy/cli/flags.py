@@ -102,7 +102,8 @@ def running_cluster(name: str) -> ClusterState:
     if state is None or not state.alive:
         raise UnavailableError(
             f"no cluster {name!r} is running; start one with "
-            f"'shoal up --index DIR{name_flag(name)}'"
+            f"'shoal up --index DIR{name_flag(name)}', or find one on Ray that was started "
+            f"elsewhere with 'shoal attach{name_flag(name)}'"
         )
     return state
 

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from deploy.cli import (
+    attach,
     bench,
     cluster,
     config,
@@ -71,6 +72,7 @@ app.command()(status.status)
 app.command()(scale.scale)
 app.command()(cluster.reload)
 app.command()(cluster.down)
+app.command()(attach.attach)
 app.command("eval")(evaluate.evaluate)
 app.command()(train.train)
 app.command()(mine.mine)

@@ -116,7 +116,7 @@ def test_the_commands_are_these(capsys):
     commands = set(re.findall(r"^  (\w+)", listed, re.MULTILINE))
     assert commands == {
         "search", "up", "status", "reload", "down", "eval", "bench", "index", "config", "token",
-        "train", "mine", "doctor", "scale",
+        "train", "mine", "doctor", "scale", "attach",
     }  # fmt: skip
 
 

@@ -57,8 +57,13 @@ def head(tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.timeout(400)
-def test_a_job_and_a_serve_config_start_the_same_cluster(head, axes_index, tmp_path, monkeypatch):
-    """`ray job submit` ends when the cluster is ready; `serve deploy` builds it from a file."""
+def test_a_job_and_a_serve_config_start_the_same_cluster(
+    head, axes_index, tmp_path, monkeypatch, run_shoal
+):
+    """`ray job submit` ends when the cluster is ready; `serve deploy` builds it from a file.
+
+    Nobody here knows of the latter until `attach`; then all commands find it, and `down` ends it.
+    """
 
     def run(*command: str) -> bool:
         done = subprocess.run(
@@ -97,7 +102,19 @@ def test_a_job_and_a_serve_config_start_the_same_cluster(head, axes_index, tmp_p
     run(str(BIN / "serve"), "deploy", str(path))
     poll(lambda: found(f"127.0.0.1:{port}") == ["p3"], within_s=90.0, what="the config serves")
     assert len(head.pids("shard_server --index")) == 3
-    run(str(BIN / "serve"), "shutdown", "-y")
+    assert read_state("default") is None
+    run(*shoal, "attach", "--on", "ray")
+    attached = read_state("default")
+    assert attached is not None
+    assert attached.target == f"127.0.0.1:{port}"
+    assert (attached.index, attached.version, len(attached.processes)) == ("axes", 1, 4)
+    for command in (["status"], ["reload"], ["scale", "shard=1"]):
+        run(*shoal, *command)
+    poll(lambda: len(head.pids("shard_server --index")) == 2, within_s=30.0, what="scaled down")
+    unknown = run_shoal(head, "attach", "--name", "nobody")
+    assert (unknown.returncode, unknown.stderr.count("\n")) == (66, 1)
+    assert "it has default" in unknown.stderr
+    run(*shoal, "down")
     poll(lambda: not head.pids("shard_server"), within_s=60.0, what="all processes are gone")
 
 
