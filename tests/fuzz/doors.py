@@ -58,6 +58,8 @@ class Complaints(logging.Handler):
 class Announced:
     """A registry that takes what was announced and connects to nobody: addresses are drawn."""
 
+    is_behind = False
+
     def __init__(self) -> None:
         self.source = LeaseSource()
         self.served = Served()
