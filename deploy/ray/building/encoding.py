@@ -15,6 +15,7 @@ import ray.data
 
 from deploy.ray.building.cluster import this_node, worker_environment
 from deploy.ray.building.failures import as_our_own
+from deploy.ray.building.node_failures import naming_node
 from deploy.ray.building.placement import Placement
 from deploy.ray.building.shared_folder import Mark, check_mark
 from shard_server.building.chunk_encode import encode_chunks
@@ -46,22 +47,21 @@ class ChunkEncoder:
         self._corpus = work.corpus
         self._encode: PassageEncode | ShoalError
         try:
-            self._encode = load_checked(work)
+            with naming_node(this_node):
+                self._encode = load_checked(work)
         except ShoalError as error:
             self._encode = error
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """A table of chunks (columns as `Chunk`'s fields) as their numbers and float16 bytes."""
-        try:
-            if isinstance(self._encode, ShoalError):
-                raise self._encode
-            chunks = [Chunk(**row) for row in batch.to_pylist()]
+        if isinstance(self._encode, ShoalError):
+            raise self._encode
+        chunks = [Chunk(**row) for row in batch.to_pylist()]
+        with naming_node(this_node):
             done = [
                 {"number": chunk.number, "rows": rows.tobytes()}
                 for chunk, rows in encode_chunks(self._corpus, chunks, self._encode)
             ]
-        except ShoalError as error:
-            raise ConfigError(f"on node {this_node()}: {error.message}") from error
         return pa.Table.from_pylist(done, schema=_RESULT)
 
 

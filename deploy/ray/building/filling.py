@@ -12,6 +12,7 @@ import ray
 
 from deploy.ray.building.cluster import this_node, worker_environment
 from deploy.ray.building.failures import as_our_own
+from deploy.ray.building.node_failures import FULL, naming_node
 from deploy.ray.building.shared_folder import Mark, check_mark, sizes_of, wait_for_files
 from shard_server.building.segments import (
     IndexJob,
@@ -23,7 +24,6 @@ from shard_server.building.segments import (
 from shard_server.building.staging import Output
 from shard_server.building.train import Trained
 from shard_server.building.vectors import read_trained
-from shoal.errors import ConfigError
 
 
 def split_on_ray(
@@ -74,21 +74,23 @@ def index_on_ray(
 
 def _split(job: SplitJob, folder: Path, number: int, mark: Mark) -> tuple[int, dict[str, int]]:
     """A task: the shard's rows, and the files written for it."""
-    _check(mark)
-    split_shards(job, folder, (number,), lambda _: None)
-    place = folder / shard_folder(number)
-    sizes = {f"{place.name}/{name}": size for name, size in sizes_of(place).items()}
-    return int((job.shards() == number).sum()), sizes
+    with naming_node(this_node, passing=FULL):
+        check_mark(mark)
+        split_shards(job, folder, (number,), lambda _: None)
+        place = folder / shard_folder(number)
+        sizes = {f"{place.name}/{name}": size for name, size in sizes_of(place).items()}
+        return int((job.shards() == number).sum()), sizes
 
 
 def _index(
     job: IndexJob, trained: Path, n_lists: int, mark: Mark
 ) -> tuple[Output, dict[str, int], bool]:
     """A task: the output, the files in it, and whether it was there."""
-    _check(mark)
-    index = read_trained(trained, n_lists=n_lists, dim=job.dim)
-    output, was_there = index_shard(job, index)
-    return output, sizes_of(output.folder), was_there
+    with naming_node(this_node, passing=FULL):
+        check_mark(mark)
+        index = read_trained(trained, n_lists=n_lists, dim=job.dim)
+        output, was_there = index_shard(job, index)
+        return output, sizes_of(output.folder), was_there
 
 
 def _start(task: Callable[..., Any], name: str, n_cpus: int, *arguments: Any) -> Any:
@@ -96,13 +98,6 @@ def _start(task: Callable[..., Any], name: str, n_cpus: int, *arguments: Any) ->
     remote = ray.remote(task)
     placed = remote.options(name=name, num_cpus=n_cpus, runtime_env=worker_environment())
     return placed.remote(*arguments)
-
-
-def _check(mark: Mark) -> None:
-    try:
-        check_mark(mark)
-    except ConfigError as error:
-        raise ConfigError(f"on node {this_node()}: {error.message}") from error
 
 
 def _as_done(refs: dict[Any, Any]) -> Iterator[tuple[Any, Any]]:

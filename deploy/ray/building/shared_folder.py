@@ -1,15 +1,17 @@
-"""Whether the machines of a cluster see one folder: told by a mark, before any work.
+"""Whether the machines of a cluster see one folder, and may write it: told before any work.
 
 Rule: the same path on another machine's own disk is another folder, so a path that exists proves
 nothing, and the mark's random content does. Must not know Ray.
 """
 
 import secrets
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.ray.building.node_failures import FULL
 from shoal.errors import ConfigError
 from shoal.formats.files import write_durably
 
@@ -17,8 +19,8 @@ MARK_FILE = "shared"
 _PATIENCE_S = 90.0
 """A network file system may show a new file to others only after a minute (NFS: acdirmax)."""
 _ADVICE = (
-    "with --on ray, --index must be on storage that all nodes of the cluster see under one path, "
-    "such as NFS"
+    "with --on ray, --index must be on storage that all nodes of the cluster see and write under "
+    "one path, such as NFS"
 )
 
 
@@ -38,10 +40,12 @@ def leave_mark(folder: Path) -> Mark:
 
 
 def check_mark(mark: Mark) -> None:
-    """Refuse to work where the marked folder isn't seen.
+    """Refuse to work where the marked folder isn't seen, or can't be written.
 
     Raises:
-        ConfigError: what is seen in its place. No StorageError: the earlier work is sound.
+        ConfigError: what is seen in its place, or why not. No StorageError: the earlier work is
+            sound.
+        OSError: the disk is full.
     """
     try:
         text = (mark.folder / MARK_FILE).read_text()
@@ -49,6 +53,17 @@ def check_mark(mark: Mark) -> None:
         raise ConfigError(f"{mark.folder}: can't be seen ({error.strerror}); {_ADVICE}") from error
     if text != mark.text:
         raise ConfigError(f"{mark.folder}: is another folder than the build's; {_ADVICE}")
+    try:
+        # has no name, or none for long: a worker that dies here leaves nothing
+        with tempfile.TemporaryFile(dir=mark.folder) as probe:
+            probe.write(b"written")
+            probe.flush()
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise ConfigError(
+            f"{mark.folder}: can't be written ({error.strerror}); {_ADVICE}"
+        ) from error
 
 
 def sizes_of(folder: Path) -> dict[str, int]:
