@@ -5,7 +5,8 @@ and tasks end with the process that asked for them.
 """
 
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import ray
@@ -13,12 +14,14 @@ import ray.data
 import ray.util
 
 from deploy.ray.building.placement import Node
-from deploy.ray.connection import connected
+from deploy.ray.connection import connected, free_resources, live_nodes
 from shoal.child_environment import import_environment
 
-_NO_PROGRESS_S = 1_800.0
-"""Without one chunk done, before a build gives up: Ray would begin a chunk that kills its encoder
-again and again."""
+NO_PROGRESS_S = 1_800.0
+"""Without one chunk done, or one task begun, before a build gives up: Ray would begin a chunk that
+kills its encoder again and again, and wait for CPUs for ever."""
+_SETTLE_S = 5.0
+"""Ray's nodes tell within a second what they have free; longer, and it is somebody else's."""
 _SILENT = logging.CRITICAL + 1
 
 
@@ -36,12 +39,36 @@ def worker_environment() -> dict[str, dict[str, str]]:
 
 
 def nodes_alive() -> list[Node]:
-    """The cluster's nodes, by their CPUs and GPUs in all, taken or not."""
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's own
+    """The cluster's nodes, by their CPUs and GPUs, in all and free."""
+    free = free_resources()
     return [
-        Node(n_cpus=of.get("CPU", 0.0), n_gpus=of.get("GPU", 0.0))
-        for of in (node["Resources"] for node in nodes if node["Alive"])
+        Node(
+            n_cpus=has.get("CPU", 0.0),
+            n_gpus=has.get("GPU", 0.0),
+            free_cpus=free.get(name, {}).get("CPU", 0.0),
+            free_gpus=free.get(name, {}).get("GPU", 0.0),
+        )
+        for name, _, has in live_nodes()
     ]
+
+
+def settled_nodes(
+    before: Sequence[Node],
+    *,
+    read: Callable[[], list[Node]] = nodes_alive,
+    sleep: Callable[[float], object] = time.sleep,
+) -> list[Node]:
+    """The nodes once they have as many CPUs free as `before`, and a few seconds on as they are.
+
+    What this build's own encoders and tasks held is told as free only some time after they end.
+    """
+    wanted = sum(node.free_cpus for node in before)
+    for _ in range(int(_SETTLE_S / 0.1)):
+        now = read()
+        if sum(node.free_cpus for node in now) >= wanted:
+            return now
+        sleep(0.1)
+    return read()
 
 
 def this_node() -> str:
@@ -49,18 +76,12 @@ def this_node() -> str:
     return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]  # Ray's own
 
 
-def free_resources() -> tuple[float, float]:
-    """CPUs and GPUs that nobody in the cluster has now."""
-    free = ray.available_resources()  # type: ignore[no-untyped-call]  # Ray's own
-    return free.get("CPU", 0.0), free.get("GPU", 0.0)
-
-
 def _set_ray_data() -> None:
     """Its own progress and log lines would mix with ours; its log files keep them."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.raise_original_map_exception = True
-    context.execution_no_progress_timeout_s = _NO_PROGRESS_S
+    context.execution_no_progress_timeout_s = NO_PROGRESS_S
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setLevel(_SILENT)

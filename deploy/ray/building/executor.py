@@ -7,10 +7,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from deploy.ray.building.cluster import free_resources, joined, nodes_alive
+from deploy.ray.building.cluster import joined, nodes_alive, settled_nodes
 from deploy.ray.building.encoding import EncodeWork, encode_on_ray
 from deploy.ray.building.filling import index_on_ray, split_on_ray
-from deploy.ray.building.placement import Device, Placement, cpus_a_task, lacks, place_encoders
+from deploy.ray.building.placement import (
+    Device,
+    Node,
+    Placement,
+    cpus_a_task,
+    lacks,
+    place_encoders,
+)
 from deploy.ray.building.shared_folder import Mark, leave_mark
 from shard_server.building.bring import GivenVectors
 from shard_server.building.chunk_file import Chunk, Rows
@@ -33,6 +40,8 @@ class OnRay:
     placement: Placement
     note: Callable[[str], None]
     _marks: dict[Path, Mark] = field(default_factory=dict)
+    _nodes: Sequence[Node] = field(default_factory=nodes_alive)
+    """As they were before this build took anything."""
 
     def encode(
         self, corpus: Path, chunks: Sequence[Chunk], encode: PassageEncode
@@ -40,7 +49,9 @@ class OnRay:
         """By the actors; vectors that are given are copied here."""
         if isinstance(encode, GivenVectors):
             return HERE.encode(corpus, chunks, encode)
-        self._tell()
+        self.note(f"Ray: {self.placement.in_words()}")
+        each = self.placement
+        self._tell("encoder", nodes_alive(), n_cpus=each.cpus_each, n_gpus=each.gpus_each)
         work = EncodeWork(
             corpus=corpus,
             mark=self._mark(corpus.parent),
@@ -52,23 +63,26 @@ class OnRay:
 
     def split(self, job: SplitJob, folder: Path, report: Callable[[int], None]) -> None:
         """A task a shard."""
-        n_cpus = cpus_a_task(nodes_alive(), len(job.numbers()))
+        n_cpus = self._cpus_a_task(len(job.numbers()))
         split_on_ray(job, folder, report, mark=self._mark(folder.parent), n_cpus=n_cpus)
 
     def index(
         self, jobs: Sequence[IndexJob], trained: Trained
     ) -> Iterator[tuple[IndexJob, Output, bool]]:
         """A task a shard."""
-        n_cpus = cpus_a_task(nodes_alive(), len(jobs))
+        n_cpus = self._cpus_a_task(len(jobs))
         mark = self._mark(jobs[0].index_dir / STAGING_DIR)
         return index_on_ray(jobs, trained, mark=mark, n_cpus=n_cpus)
 
-    def _tell(self) -> None:
-        self.note(f"Ray: {self.placement.in_words()}")
-        free_cpus, free_gpus = free_resources()
-        wanting = lacks(self.placement, free_cpus=free_cpus, free_gpus=free_gpus)
-        if wanting:
-            self.note(f"Ray: the first encoder waits for {wanting}")
+    def _cpus_a_task(self, n_tasks: int) -> int:
+        nodes = settled_nodes(self._nodes)
+        n_cpus = cpus_a_task(nodes, n_tasks)
+        self._tell("task", nodes, n_cpus=n_cpus, n_gpus=0)
+        return n_cpus
+
+    def _tell(self, what: str, nodes: Sequence[Node], *, n_cpus: int, n_gpus: int) -> None:
+        if wanting := lacks(nodes, n_cpus=n_cpus, n_gpus=n_gpus):
+            self.note(f"Ray: the first {what} waits for {wanting}")
 
     def _mark(self, folder: Path) -> Mark:
         if folder not in self._marks:

@@ -16,6 +16,7 @@ from shoal.errors import ConfigError
 from shoal.formats.files import write_durably
 
 MARK_FILE = "shared"
+_BEGUN_FILE = "begun"
 _PATIENCE_S = 90.0
 """A network file system may show a new file to others only after a minute (NFS: acdirmax)."""
 _ADVICE = (
@@ -64,6 +65,21 @@ def check_mark(mark: Mark) -> None:
         raise ConfigError(
             f"{mark.folder}: can't be written ({error.strerror}); {_ADVICE}"
         ) from error
+
+
+def begin_tasks(mark: Mark) -> None:
+    """Forget that tasks of the marked folder began: others are about to be asked for."""
+    (mark.folder / _BEGUN_FILE).unlink(missing_ok=True)
+
+
+def say_begun(mark: Mark) -> None:
+    """A task has begun, wherever it runs."""
+    (mark.folder / _BEGUN_FILE).touch()
+
+
+def has_begun(mark: Mark) -> bool:
+    """Whether any task has said so since `begin_tasks`."""
+    return (mark.folder / _BEGUN_FILE).exists()
 
 
 def sizes_of(folder: Path) -> dict[str, int]:
