@@ -1,6 +1,7 @@
 """deploy/kuberay.yaml: Kubernetes' and KubeRay's schemas, and that its parts agree."""
 
 import copy
+import json
 import os
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import kubernetes_validate
 import pytest
 import yaml
 from deploy_files.kuberay_fields import RAY_SERVICE
+
+from deploy.plan import IndexFacts
+from deploy.ray.options import ray_options
+from deploy.ray.processes import plan_deployments
 
 ROOT = Path(__file__).resolve().parents[2]
 KUBERNETES = "1.31"
@@ -55,7 +60,9 @@ def _container(template):
 def test_kubernetes_takes_its_own_objects(objects):
     """The API server's schemas, with unknown fields refused."""
     core = [each for (kind, _), each in objects.items() if kind != "RayService"]
-    assert {each["kind"] for each in core} == {"Service", "NetworkPolicy"}
+    assert {each["kind"] for each in core} == {
+        "Service", "NetworkPolicy", "ServiceAccount", "PodDisruptionBudget",
+    }  # fmt: skip
     for each in core:
         kubernetes_validate.validate(each, KUBERNETES, strict=True)
 
@@ -138,6 +145,76 @@ def test_a_router_is_asked_over_tls_by_the_name_of_its_certificate(groups, serve
     assert "POD_IP" in names
 
 
+def _fits(demand, group):
+    """Whether a pod of the group has what Ray is asked to reserve, by what it was told it has."""
+    told = group["rayStartParams"]
+    resources = json.loads(json.loads(told.get("resources", '"{}"')))
+    limits = _container(group["template"])["resources"]["limits"]
+    has = {
+        "num_cpus": float(told.get("num-cpus", 4)),
+        "num_gpus": float(limits.get("nvidia.com/gpu", 0)),
+        **resources,
+    }
+    asks = {**{k: v for k, v in demand.items() if k != "resources"}, **demand.get("resources", {})}
+    return all(has.get(what, 0) >= amount for what, amount in asks.items())
+
+
+def test_every_replica_fits_its_own_group_and_no_other(cluster, serve):
+    """A shard in a router's pod has a router's memory, and leaves the router no place."""
+    (application,) = serve["applications"]
+    index = IndexFacts(name="books", version=1, n_shards=2, encoder_model="x")
+    plans = plan_deployments(ray_options(application["args"]), index, 0)
+    told = {d["name"]: d.get("ray_actor_options", {}) for d in application["deployments"]}
+    groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
+    found = {
+        plan.part.name: {
+            name
+            for name, group in groups.items()
+            if _fits({**plan.actor_options, **told[plan.part.name]}, group)
+        }
+        for plan in plans
+    }
+    backends = {"workers", "gpu-workers"}
+    assert found == {
+        "router": {"routers"}, "encoder": backends, "shard-0": backends, "shard-1": backends,
+    }  # fmt: skip
+
+
+def test_pods_of_a_group_are_kept_apart(groups):
+    """Two replicas on one machine go with it, both."""
+    for group in ("routers", "workers", "gpu-workers"):
+        (rule,) = groups[group]["spec"]["topologySpreadConstraints"]
+        assert rule["topologyKey"] == "kubernetes.io/hostname"
+        assert _selects(rule["labelSelector"]["matchLabels"], groups[group])
+
+
+def test_an_eviction_leaves_a_router_and_a_worker(objects, groups):
+    """Kubernetes takes an integer `minAvailable`, and nothing else, for pods whose controller has
+    no scale subresource; a RayCluster has none.
+    """
+    budgets = [each["spec"] for (kind, _), each in objects.items() if kind == "PodDisruptionBudget"]
+    assert [budget["minAvailable"] for budget in budgets] == [1, 1]
+    covered = [
+        {group for group in groups if _selects(budget["selector"]["matchLabels"], groups[group])}
+        for budget in budgets
+    ]
+    assert covered == [{"routers"}, {"workers", "gpu-workers"}]
+
+
+def test_every_pod_is_somebody_who_may_read_the_index(objects, groups):
+    """An index in a bucket is read by shards, and its manifest by the head and the routers. The
+    head's account may start pods, so nobody else has it.
+    """
+    names = {group: template["spec"]["serviceAccountName"] for group, template in groups.items()}
+    assert names == {"head": "shoal-head", **dict.fromkeys(set(groups) - {"head"}, "shoal")}
+    for name in names.values():
+        assert (
+            "eks.amazonaws.com/role-arn"
+            in (objects["ServiceAccount", name]["metadata"]["annotations"])
+        )
+    assert objects["ServiceAccount", "shoal"]["automountServiceAccountToken"] is False
+
+
 def test_every_router_pod_holds_one_router(cluster, serve):
     """The group offers what the router deployment asks for, and nobody else does."""
     (router,) = [d for d in serve["applications"][0]["deployments"] if d["name"] == "router"]
@@ -147,7 +224,8 @@ def test_every_router_pod_holds_one_router(cluster, serve):
     assert offers == {"routers": '"{\\"shoal_router\\": 1}"', "workers": "", "gpu-workers": ""}
     (group,) = [g for g in cluster["workerGroupSpecs"] if g["groupName"] == "routers"]
     assert group["rayStartParams"]["num-cpus"] == str(router["ray_actor_options"]["num_cpus"])
-    assert group["minReplicas"] >= router["num_replicas"]
+    assert group["minReplicas"] >= router["autoscaling_config"]["min_replicas"]
+    assert group["maxReplicas"] >= router["autoscaling_config"]["max_replicas"]
 
 
 def test_the_service_is_every_router_and_nothing_else(objects, groups):

@@ -19,6 +19,7 @@ def config(request):
 
 
 @pytest.mark.filterwarnings("ignore:Using extra keyword:DeprecationWarning")  # ray.serve's own
+@pytest.mark.filterwarnings("ignore:The `metrics_interval_s` field:DeprecationWarning")  # counts.py
 def test_serve_takes_it(config):
     """Serve's own model of it, and no proxy that would carry queries."""
     from ray.serve.schema import ServeDeploySchema
@@ -47,3 +48,15 @@ def test_its_deployments_are_those_of_the_application(config):
     names = {deployment["name"] for deployment in application["deployments"]}
     assert {"router", "encoder", "shard-0"} <= names
     assert names <= {"router", "encoder", "directory", *(f"shard-{i}" for i in range(8))}
+
+
+def test_its_numbers_are_those_that_scaling_goes_on_from(config):
+    """Serve has replicas tell their load only where they were started with bounds and a policy:
+    `shoal scale encoder=1..4` would be blind to those of a plain number.
+    """
+    from deploy.ray.counts import bounds_of, entry
+
+    (application,) = config["applications"]
+    for told in application["deployments"]:
+        numbers = {key: value for key, value in told.items() if key != "ray_actor_options"}
+        assert numbers == entry(told["name"], bounds_of(application, told["name"]))
