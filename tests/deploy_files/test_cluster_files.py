@@ -1,7 +1,9 @@
 """The files for `ray up`, through Ray's own preparation and schema, and the promises they make."""
 
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,59 @@ def test_the_extras_that_are_installed_exist(name):
     (installed,) = re.findall(r"shoal-\*\.whl[^\[]*\[([a-z,-]+)\]", text)
     assert set(installed.split(",")) <= set(extras)
     assert {"ray", "router", "encoder", "shard"} <= set(installed.split(","))
+
+
+def _pip_calls(name, home):
+    """What the set-up commands of the file ask of pip, run for real in a home with two wheels."""
+    pip, called = home / "shoal-env/bin/pip", home / "called"
+    pip.parent.mkdir(parents=True)
+    pip.write_text(f'#!/bin/sh\necho "$@" >> {called}\n')
+    (pip.parent / "python").write_text("#!/bin/sh\n")
+    for program in pip.parent.iterdir():
+        program.chmod(0o755)
+    (home / "shoal-wheel").mkdir()
+    for age, wheel in enumerate(("shoal-2.0-py3-none-any.whl", "shoal-1.0-py3-none-any.whl")):
+        (home / "shoal-wheel" / wheel).touch()
+        os.utime(home / "shoal-wheel" / wheel, (1e9 - age, 1e9 - age))
+    for command in _given(name)["setup_commands"]:
+        subprocess.run(
+            ["/bin/sh", "-c", command],
+            check=True,
+            timeout=30,
+            env={**os.environ, "HOME": str(home)},
+        )
+    return [line.split() for line in called.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_new_program_of_the_same_version_is_installed(name, tmp_path):
+    """pip leaves a version that is there as it is: a node would go on with the old program."""
+    with_others, alone = _pip_calls(name, tmp_path)
+    wheel = str(tmp_path / "shoal-wheel/shoal-2.0-py3-none-any.whl")
+    assert with_others[-1].partition("[")[0] == wheel
+    assert alone[-1] == wheel
+    assert {"install", "--force-reinstall", "--no-deps"} <= set(alone)
+
+
+def test_aws_workers_read_the_index_and_the_head_starts_them():
+    """Ray gives a profile to the head alone, and only where it has none: shards couldn't open
+    s3://, and that profile can't pass the workers' role on.
+    """
+    types = _given("cluster.yaml")["available_node_types"]
+    profiles = {name: each["node_config"]["IamInstanceProfile"] for name, each in types.items()}
+    assert set(profiles) == {"head", "cpu_worker", "gpu_worker"}
+    assert profiles["cpu_worker"] == profiles["gpu_worker"] != profiles["head"]
+    assert all(
+        re.fullmatch(r"arn:aws:iam::ACCOUNT:instance-profile/[a-z-]+", profile["Arn"])
+        for profile in profiles.values()
+    )
+
+
+def test_aws_waits_for_ubuntus_own_apt():
+    """A fresh machine installs updates of its own at first, and holds the lock meanwhile."""
+    first, install = _given("cluster.yaml")["initialization_commands"]
+    assert first.startswith("cloud-init status --wait")
+    assert install.count("apt-get") == install.count("-o DPkg::Lock::Timeout=300") == 2
 
 
 def test_aws_grows_both_kinds_of_workers():
