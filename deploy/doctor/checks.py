@@ -20,6 +20,8 @@ _CLOSE = {
     RayRole.DASHBOARD: "start the head with --dashboard-host=127.0.0.1, and reach it through "
     "'ray dashboard FILE' or an ssh tunnel",
     RayRole.GCS: "let the cluster's nodes alone reach it, by a firewall or a security group",
+    RayRole.NODE: "let the cluster's nodes, and what probes them, alone reach it, by a firewall or "
+    "a security group",
     RayRole.CLIENT: "close it with a firewall or a security group; Shoal has no use for it",
 }
 
@@ -69,24 +71,43 @@ def ray_ports(facts: Facts) -> Iterator[Finding]:
     protected = bool(facts.ray) and all(
         process.auth_mode == PROTECTED_MODE for process in facts.ray
     )
+    for role, port, hosts in _open_ports(facts):
+        # nothing but people needs the dashboard; nodes need the others
+        mild = protected and role is not RayRole.DASHBOARD
+        yield Finding(
+            check="ray-ports",
+            severity=Severity.WARNING if mild else Severity.ERROR,
+            what=f"port {port}, {role.value}, is open to other machines on {', '.join(hosts)}"
+            + ("" if protected else ", and is not seen to ask for tokens"),
+            remedy=_CLOSE[role] + ("" if protected else f"; {_TURN_ON}"),
+        )
+
+
+def ray_encryption(facts: Facts) -> Iterator[Finding]:
+    """Ray's nodes tell each other in plaintext what they may, Shoal's own token among it."""
+    nodes = [process for process in facts.ray if process.encrypts is False]
+    if nodes and any(True for _ in _open_ports(facts)):
+        yield Finding(
+            check="ray-encryption",
+            severity=Severity.WARNING,
+            what="Ray's nodes talk to each other in plaintext, and the token that Shoal's own "
+            "processes share crosses their network",
+            remedy="keep that network to the nodes, or set RAY_USE_TLS=1 and its certificates on "
+            "every node (docs/ray.md)",
+        )
+
+
+def _open_ports(facts: Facts) -> Iterator[tuple[RayRole, int, list[str]]]:
+    """Ray's ports that other machines reach, each with the addresses that it is open on."""
     for role, default in DEFAULT_PORTS.items():
         told = {process.port for process in facts.ray if process.role is role and process.port}
         for port in sorted(told or {default}):
             hosts = sorted(s.host for s in facts.listening if s.port == port and s.exposed)
-            if not hosts:
-                continue
-            # nothing but people needs the dashboard; nodes need the other two
-            mild = protected and role is not RayRole.DASHBOARD
-            yield Finding(
-                check="ray-ports",
-                severity=Severity.WARNING if mild else Severity.ERROR,
-                what=f"port {port}, {role.value}, is open to other machines on {', '.join(hosts)}"
-                + ("" if protected else ", and is not seen to ask for tokens"),
-                remedy=_CLOSE[role] + ("" if protected else f"; {_TURN_ON}"),
-            )
+            if hosts:
+                yield role, port, hosts
 
 
-CHECKS: tuple[Check, ...] = (ray_authentication, ray_ports)
+CHECKS: tuple[Check, ...] = (ray_authentication, ray_ports, ray_encryption)
 
 
 def examine(facts: Facts) -> tuple[Finding, ...]:

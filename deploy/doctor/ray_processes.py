@@ -5,6 +5,7 @@ Rule: Ray isn't imported; a command line and an environment say it all. Linux al
 
 import enum
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,18 @@ class RayRole(enum.StrEnum):
     GCS = "Ray's GCS"
     DASHBOARD = "Ray's dashboard"
     CLIENT = "Ray's client server"
-    NODE = "Ray's node manager"
+    NODE = "the agent of Ray's node"
+    """The raylet, and with it the agent that it starts, whose title hides its command line."""
 
 
-DEFAULT_PORTS = {RayRole.GCS: 6379, RayRole.DASHBOARD: 8265, RayRole.CLIENT: 10001}
+DEFAULT_PORTS = {
+    RayRole.GCS: 6379,
+    RayRole.DASHBOARD: 8265,
+    RayRole.CLIENT: 10001,
+    RayRole.NODE: 52365,
+}
 
+_AGENT_PORT = re.compile(r"--listen-port=([0-9]+)")
 _PORT_FLAGS = {
     RayRole.GCS: "--gcs_server_port=",
     RayRole.DASHBOARD: "--port=",
@@ -41,6 +49,8 @@ class RayProcess:
     """The port that it was told to serve, where that is known."""
     auth_mode: str | None
     """RAY_AUTH_MODE of its environment, "" where unset; None where it may not be read."""
+    encrypts: bool | None = None
+    """Whether RAY_USE_TLS of its environment has it encrypt; None where that may not be read."""
 
 
 def role_of(command: Sequence[str]) -> RayRole | None:
@@ -61,6 +71,9 @@ def role_of(command: Sequence[str]) -> RayRole | None:
 
 def port_of(role: RayRole, command: Sequence[str]) -> int | None:
     """The port in the command line; None where it has none, or 0 for any."""
+    if role is RayRole.NODE:
+        told = [found for word in command if (found := _AGENT_PORT.search(word))]
+        return int(told[-1][1]) or None if told else None
     flag = _PORT_FLAGS.get(role)
     for word in command:
         if flag and word.startswith(flag) and word.removeprefix(flag).isdigit():
@@ -74,13 +87,15 @@ def ray_processes(proc: Path = Path("/proc")) -> tuple[RayProcess, ...]:
     for folder in sorted(proc.glob("[0-9]*"), key=lambda path: int(path.name)):
         command = _words(folder / "cmdline") or []
         if role := role_of(command):
-            environment = _words(folder / "environ")
+            words = _words(folder / "environ")
+            environment = None if words is None else _as_mapping(words)
             found.append(
                 RayProcess(
                     role=role,
                     pid=int(folder.name),
                     port=port_of(role, command),
-                    auth_mode=None if environment is None else auth_mode(_as_mapping(environment)),
+                    auth_mode=None if environment is None else auth_mode(environment),
+                    encrypts=None if environment is None else encrypts(environment),
                 )
             )
     return tuple(found)
@@ -89,6 +104,11 @@ def ray_processes(proc: Path = Path("/proc")) -> tuple[RayProcess, ...]:
 def auth_mode(environment: Mapping[str, str] = os.environ) -> str:
     """RAY_AUTH_MODE as Ray reads it: in any case; "" where it is unset."""
     return environment.get(AUTH_MODE, "").strip().lower()
+
+
+def encrypts(environment: Mapping[str, str]) -> bool:
+    """Whether RAY_USE_TLS is on, as Ray reads it."""
+    return environment.get("RAY_USE_TLS", "0").lower() in {"1", "true"}
 
 
 def _words(path: Path) -> list[str] | None:

@@ -13,6 +13,21 @@ def test_a_new_transcript_replaces_the_old_one_and_nothing_else():
     assert with_transcript(twice, "$ first\n", "2026-01-01") == once
 
 
+def test_pods_are_waited_for_once_they_are_there():
+    """`kubectl wait` for pods by label fails at once while there are none."""
+    after_apply = PAGE.read_text().partition("kubectl apply -f deploy/kuberay.yaml\n")[2]
+    first, second = after_apply.splitlines()[:2]
+    assert "rayservice/shoal" in first
+    assert "pod -l" in second
+
+
+def test_both_pages_say_what_crosses_rays_network():
+    """The token between our own processes is as readable there as Ray's connections are."""
+    for page in (PAGE, PAGE.with_name("security.md")):
+        assert "plaintext" in page.read_text()
+        assert "RAY_USE_TLS=1" in page.read_text()
+
+
 def test_the_page_names_every_file_that_operators_start_from():
     """Whoever reads the page finds the file for each place to run."""
     page = PAGE.read_text()

@@ -146,7 +146,8 @@ def _examine(terminal: Terminal, worker: Machine) -> None:
     shown = [line for line in told.splitlines() if re.match(r"(warning|error|looked|  \w)", line)]
     terminal.note(f"ray exec deploy/cluster.local.yaml '{ENV}/shoal doctor'", "\n".join(shown))
     assert [line.partition(",")[0] for line in shown if not line.startswith("  ")] == [
-        "warning: port 6379", "warning: port 10001", "looked at: ray authentication",
+        "warning: port 6379", "warning: port 10001", "warning: port 52365",
+        "warning: Ray's nodes talk to each other in plaintext", "looked at: ray authentication",
     ]  # fmt: skip
     ask = (
         f"import urllib.request as u; print(u.urlopen('http://{worker.address}:52365{{}}').status)"

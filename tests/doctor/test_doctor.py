@@ -14,7 +14,14 @@ import pytest
 from deploy.doctor.checks import examine, ray_authentication, ray_ports
 from deploy.doctor.facts import Facts, has_ray_token
 from deploy.doctor.findings import Severity, is_well
-from deploy.doctor.ray_processes import RayProcess, RayRole, port_of, ray_processes, role_of
+from deploy.doctor.ray_processes import (
+    RayProcess,
+    RayRole,
+    encrypts,
+    port_of,
+    ray_processes,
+    role_of,
+)
 from deploy.doctor.sockets import Listening, parse_table, read_listening
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +77,7 @@ def test_an_ipv4_address_in_ipv6_clothes_is_loopback_still():
     assert parse_table(table) == [Listening(host="127.0.0.1", port=10001)]
 
 
-@pytest.mark.parametrize("port", [6379, 8265, 10001])
+@pytest.mark.parametrize("port", [6379, 8265, 10001, 52365])
 def test_a_port_of_ray_that_is_open_without_authentication_is_an_error(port):
     """Fault 53: whoever reaches it runs code on the cluster."""
     findings = examine(Facts(listening=(_open(port),), has_token=True))
@@ -79,7 +86,7 @@ def test_a_port_of_ray_that_is_open_without_authentication_is_an_error(port):
     assert "RAY_AUTH_MODE=token" in findings[0].remedy
 
 
-@pytest.mark.parametrize("port", [6379, 8265, 10001])
+@pytest.mark.parametrize("port", [6379, 8265, 10001, 52365])
 def test_a_port_of_ray_on_loopback_is_nothing(port):
     """`ray dashboard` and ssh reach it there, and nobody else does."""
     listening = (_open(port, "127.0.0.1"), _open(port, "::1"))
@@ -88,12 +95,32 @@ def test_a_port_of_ray_on_loopback_is_nothing(port):
 
 def test_what_nodes_need_of_each_other_is_a_warning_once_tokens_are_asked_for():
     """A cluster of several machines can't have its GCS on loopback; its dashboard it can."""
-    facts = Facts(ray=(_gcs("token"),), listening=(_open(6379), _open(8265), _open(10001)))
+    facts = Facts(
+        ray=(_gcs("token"),),
+        listening=(_open(6379), _open(8265), _open(10001), _open(52365, "10.0.0.7")),
+    )
     assert {f.what.split(",")[0]: f.severity for f in ray_ports(facts)} == {
         "port 6379": Severity.WARNING,
         "port 8265": Severity.ERROR,
         "port 10001": Severity.WARNING,
+        "port 52365": Severity.WARNING,
     }
+
+
+@pytest.mark.parametrize(
+    ("encrypts", "host", "told"),
+    [(False, "0.0.0.0", True), (True, "0.0.0.0", False), (None, "0.0.0.0", False),
+     (False, "127.0.0.1", False)],
+)  # fmt: skip
+def test_a_network_that_carries_our_token_in_plaintext_is_told(encrypts, host, told):
+    """The token between our own processes goes through Ray's connections: RAY_USE_TLS closes them,
+    and on loopback nobody listens.
+    """
+    gcs = RayProcess(role=RayRole.GCS, pid=7, port=6379, auth_mode="token", encrypts=encrypts)
+    facts = Facts(ray=(gcs,), listening=(_open(6379, host),))
+    found = [f for f in examine(facts) if f.check == "ray-encryption"]
+    assert [f.severity for f in found] == [Severity.WARNING] * told
+    assert all("RAY_USE_TLS=1" in f.remedy for f in found)
 
 
 def test_ray_is_looked_for_where_it_was_told_to_listen():
@@ -134,6 +161,12 @@ def test_errors_come_first_and_decide():
     [
         (["/x/ray/core/src/ray/gcs/gcs_server", "--gcs_server_port=6380"], RayRole.GCS, 6380),
         (["/x/raylet", "--node_manager_port=0"], RayRole.NODE, None),
+        (
+            ["/x/raylet", "--dashboard_agent_command=python agent.py --listen-port=52366 --x=1"],
+            RayRole.NODE,
+            52366,
+        ),
+        (["/x/raylet", "--dashboard_agent_command=agent.py --listen-port=0"], RayRole.NODE, None),
         (["python3", "/x/ray/dashboard/dashboard.py", "--port=8266"], RayRole.DASHBOARD, 8266),
         (["python3", "-m", "ray.util.client.server", "--port=10002"], RayRole.CLIENT, 10002),
         (["vim", "gcs_server"], None, None),
@@ -167,6 +200,8 @@ def test_a_process_is_read_with_its_port_and_its_environment(tmp_path):
     with _running_gcs(tmp_path, 6390, "Token") as process:
         (seen,) = [p for p in ray_processes() if p.pid == process.pid]
     assert (seen.role, seen.port, seen.auth_mode) == (RayRole.GCS, 6390, "token")
+    assert seen.encrypts is False
+    assert encrypts({"RAY_USE_TLS": "1"})
 
 
 def test_a_token_is_looked_for_where_ray_does(tmp_path):
