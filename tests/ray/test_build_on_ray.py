@@ -180,6 +180,39 @@ def test_shards_of_given_vectors_are_filled_on_ray(tmp_path, ray_head, rng):
     )
 
 
+_HOLDS_A_CPU = """
+import sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+@ray.remote(num_cpus=1)
+class Replica:
+    def serves(self): return "held"
+replica = Replica.remote()
+print(ray.get(replica.serves.remote()), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_build_goes_on_beside_what_serves(tmp_path, ray_head, rng):
+    """One shard's task would get all of a node's CPUs, of which a replica holds one: it waited for
+    ever, and said nothing.
+    """
+    np.save(tmp_path / "x.npy", rng.standard_normal((3, 16), dtype=np.float32))
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLDS_A_CPU, ray_head.address],
+        env=ray_head.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as serving:  # fmt: skip
+        try:
+            assert serving.stdout.readline() == "held\n"
+            done = build(
+                ray_head, "--vectors", str(tmp_path / "x.npy"), "--shards", "1", "--name", "x",
+                "--recipe", "SQ8", "--index", str(tmp_path / "index"), "--on", "ray",
+            )  # fmt: skip
+        finally:
+            serving.kill()
+    assert done.returncode == 0, done.stderr
+    assert verify_index(tmp_path / "index").faults == ()
+
+
 def test_a_cluster_that_is_not_there_is_told_in_one_line(tmp_path, ray_head):
     """With what to do about it, and before anything is loaded or read."""
     done = build(
