@@ -145,7 +145,7 @@ def test_tasks_that_never_begin_end_the_build(tmp_path, monkeypatch):
     monkeypatch.setattr(filling, "ray", never)
     monkeypatch.setattr(filling, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     mark = leave_mark(tmp_path)
-    with pytest.raises(UnavailableError, match=r"had 3 CPUs free .* in 30 minutes"):
+    with pytest.raises(UnavailableError, match=r"had 3 of its CPUs free .* in 30 minutes"):
         next(filling._as_done({"ref": 0}, mark, 3))
     assert never.cancelled == ["ref"]
     assert next(clock) < 4000.0

@@ -133,7 +133,7 @@ def _as_done(refs: dict[Any, Any], mark: Mark, n_cpus: int) -> Iterator[tuple[An
                 yield refs[ref], ray.get(ref)
             if not done and time.monotonic() >= deadline_s and not has_begun(mark):
                 raise UnavailableError(
-                    f"no node of the Ray cluster had {n_cpus} CPUs free for a task in "
+                    f"no node of the Ray cluster had {n_cpus} of its CPUs free for a task in "
                     f"{NO_PROGRESS_S / 60:.0f} minutes (see 'ray status'); the same command goes "
                     "on once one has"
                 )
