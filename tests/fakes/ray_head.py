@@ -1,6 +1,7 @@
 """A real Ray cluster of one node on this machine, in its own folder; ended by its process id."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from faults.processes import ENVIRONMENT, ROOT, exists, free_port, poll
 
@@ -19,12 +21,14 @@ class RayHead:
     """`ray start --head`; its workers find this checkout, and `state_home` for their files."""
 
     def __init__(
-        self, state_home: Path, *, block: bool = True, dashboard_port: int = 0, **variables: str
-    ) -> None:
+        self, state_home: Path, *, block: bool = True, dashboard_port: int = 0,
+        n_cpus: int = 16, growing: dict[str, Any] | None = None, **variables: str
+    ) -> None:  # fmt: skip
         """With `block` the node ends when any of its own processes does, or this one.
 
         Without, one of them may be killed; `end` finds the others by their folder. The dashboard,
-        which takes jobs and Serve configs, is there where it has a port.
+        which takes jobs and Serve configs, is there where it has a port. `growing` is the cluster
+        file of Ray's autoscaler, whose provider is told this head's address.
         """
         # a socket's path must be short, which pytest's folders are not
         self.folder = Path(tempfile.mkdtemp(prefix="shoal-ray-", dir="/tmp"))
@@ -38,12 +42,17 @@ class RayHead:
         command = [
             str(_BIN / "ray"), "start", "--head", *(["--block"] if block else []),
             f"--node-ip-address={host}",
-            f"--port={port}", "--num-cpus=16", f"--include-dashboard={dashboard_port > 0}",
+            f"--port={port}", f"--num-cpus={n_cpus}", f"--include-dashboard={dashboard_port > 0}",
             *([f"--dashboard-port={dashboard_port}"] if dashboard_port else []),
             # by default one port, which another cluster's agent may have, and then no job is taken
             f"--dashboard-agent-listen-port={free_port()}",
             f"--temp-dir={self.folder / 'r'}", "--object-store-memory=100000000",
         ]  # fmt: skip
+        if growing is not None:
+            file = self.folder / "cluster.json"
+            provider = {**growing["provider"], "gcs_address": self.address}
+            file.write_text(json.dumps({**growing, "provider": provider}))
+            command.append(f"--autoscaling-config={file}")
         self.process = self._start(command, self._log)
         self._nodes: list[subprocess.Popen[bytes]] = []
 
