@@ -11,7 +11,14 @@ from typing import Any
 
 from deploy.access import write_token
 from deploy.local import index_facts
-from deploy.ray.application import app_config, applied_configs, apply, is_ours, program_mark
+from deploy.ray.application import (
+    app_config,
+    applied_configs,
+    apply,
+    is_ours,
+    program_mark,
+    refuse_other_shards,
+)
 from deploy.ray.connection import (
     cluster_cpus,
     connected,
@@ -57,6 +64,7 @@ def up(
         LockedError: a local cluster has the name, or an application that is not ours.
         ConfigError: doors that stand open, options that fit no index.
         ShoalError: a process could not start; what was new has been ended.
+        FailedPreconditionError: it runs, and the index has another number of shards by now.
         UnavailableError: no Ray cluster, or not ready in time.
     """
     refuse_local(options.name)
@@ -75,6 +83,8 @@ def up(
                               "none of Shoal's; choose another --name")  # fmt: skip
         config = app_config(options, counts, own_runtime_env())
         if before is not None:
+            running = client.get_serve_details()["applications"][options.name]["deployments"]
+            refuse_other_shards(options.name, running, facts.n_shards)
             config = kept(config, before, options.model_fields_set)
         counts = {name: b.least for name in counts if (b := bounds_of(config, name))}
         apply(client, config)
