@@ -37,6 +37,7 @@ def serve(tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "node_hosts", lambda: ["127.0.0.1"])
     monkeypatch.setattr(launch, "cluster_cpus", lambda: 16.0)
     monkeypatch.setattr(launch, "own_runtime_env", dict)
+    monkeypatch.setattr(launch, "own_turn", contextlib.nullcontext)
     monkeypatch.setattr(launch, "serve_client", lambda: client)
     return client
 
