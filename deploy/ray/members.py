@@ -11,6 +11,7 @@ import grpc
 from deploy.plan import IndexFacts
 from deploy.ray.options import RayOptions
 from deploy.ray.registry import Member, Pin, Told
+from deploy.ray.wire import member_of, pin_of, told_of
 from shoal.credentials import Credentials
 from shoal.errors import UnavailableError
 from shoal.internal.v1 import admin_pb2 as pb
@@ -83,15 +84,14 @@ def roll_of(name: str) -> Roll:
     Raises:
         UnavailableError: it doesn't answer.
     """
-    told: Told = ask_directory(name, "pinned")
-    members: tuple[Member, ...] = ask_directory(name, "members")
-    return Roll(members=members, told=told)
+    told = told_of(ask_directory(name, "pinned"))
+    members = ask_directory(name, "members")
+    return Roll(members=tuple(member_of(member) for member in members), told=told)
 
 
 def pin_version(name: str, version: int) -> Pin:
     """Pins a version: what restarted replicas open, and what new routers search."""
-    pin: Pin = ask_directory(name, "pin", version)
-    return pin
+    return pin_of(ask_directory(name, "pin", version))
 
 
 def await_serving(options: RayOptions, index: IndexFacts, until_s: float) -> Roll:
