@@ -136,6 +136,7 @@ class Supervisor:
                 group.create_task(child.keep_running(self._say, self._on_change))
                 group.create_task(self._watch_on())
                 group.create_task(self._look_on())
+                group.create_task(self._files.end_orphans(self._options.grace_s + _GOODBYE_S))
         except* ShoalError as failures:
             logger.warning("%s ends: %s", self._part.name, failures.exceptions[0])
 
@@ -257,6 +258,8 @@ class Supervisor:
 
     def _on_change(self) -> None:
         """A child was started, or listens."""
+        assert self._child is not None
+        self._files.note_child(self._child.state.pid, self._child.state.started)
 
     def _say(self, line: str) -> None:
         logger.warning("%s", line)
