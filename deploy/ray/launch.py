@@ -39,6 +39,7 @@ from deploy.ray.placing import Waiting, missing_room
 from deploy.ray.processes import DeploymentPlan, lacking_cpus, plan_deployments
 from deploy.ray.progress import Progress, failure_of
 from deploy.ray.registry import Member
+from deploy.ray.spread import shared_nodes
 from deploy.ray.turn import own_turn
 from deploy.state import (
     ClusterState,
@@ -90,6 +91,9 @@ def up(
             room = _Room(client=client, gcs=gcs, options=options, plans=plans)
             _until_running(room, counts, until_s, say)
             roll = await_serving(options, facts, until_s)
+            placed = [(member.part.name, member.node) for member in roll.members]
+            if told := shared_nodes(placed, len(node_hosts())):
+                say(told)
         except BaseException:  # Ctrl-C too: what isn't ready must not stay
             if before is None:
                 _delete(options.name)

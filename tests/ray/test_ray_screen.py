@@ -6,6 +6,7 @@ from deploy.cli import status as command
 from deploy.load import ProcessLoad
 from deploy.ray.registry import Member, Part
 from deploy.ray.screen import ray_screen
+from deploy.ray.spread import shared_nodes
 from deploy.ray.status import (
     DeploymentStatus,
     NodeStatus,
@@ -93,3 +94,12 @@ def test_a_cluster_whose_routers_reach_a_part_is_not_well():
     report = dataclasses.replace(REPORT, replicas=well, coverage=0.75)
     assert not report.healthy
     assert dataclasses.replace(report, coverage=1.0).healthy
+
+
+def test_replicas_that_share_their_node_are_told_of():
+    """Two replicas of a shard are for the day when a node is gone."""
+    shared = [("shard-0", "a"), ("shard-0", "a"), ("shard-1", "a"), ("shard-1", "b")]
+    assert "together: shard-0; " in shared_nodes(shared, 2)
+    assert shared_nodes(shared, 1) == ""  # nothing could be done about it
+    assert shared_nodes([("encoder", "a"), ("shard-1", "a")], 2) == ""
+    assert "router" in ray_screen(REPORT).notes[-1]
