@@ -1,6 +1,7 @@
 """What `up` does to a running cluster, and several commands at once: without Ray."""
 
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,3 +50,17 @@ def test_an_index_built_anew_with_other_shards_leaves_a_running_cluster_alone(se
     with pytest.raises(FailedPreconditionError, match=r"with 2 shards and .* has 4"):
         launch.up(ray_options({"index": "/i"}), None, 0.0, print)
     assert not serve.applied
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Serve's own
+def test_a_config_that_serve_builds_leaves_it_alone_too(monkeypatch):
+    """`serve deploy` and KubeRay never come past `up`; what Serve can't build replaces nothing."""
+    from deploy.ray import app
+
+    facts = IndexFacts(name="wiki", version=1, n_shards=4, encoder_model=None)
+    monkeypatch.setattr(app, "index_facts", lambda _: facts)
+    running = SimpleNamespace(deployments={name: {} for name in RUNNING})
+    monkeypatch.setattr(app, "serve_statuses", lambda: {"default": running})
+    with pytest.raises(FailedPreconditionError, match=r"with 2 shards and .* has 4"):
+        app.build(ray_options({"index": "/i"}))
