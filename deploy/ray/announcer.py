@@ -10,11 +10,12 @@ from collections.abc import Sequence
 import grpc
 
 from deploy.plan import IndexFacts
+from deploy.ray.line import Line
 from deploy.ray.registry import LEASE_S, Part
 from shoal.credentials import Credentials
+from shoal.errors import ShoalError
 from shoal.internal.v1 import admin_pb2 as pb
 from shoal.internal.v1 import admin_pb2_grpc
-from shoal.rpc.channel import open_channel
 
 _TIMEOUT_S = 0.8
 
@@ -48,32 +49,35 @@ class Announcer:
     """Connections to the routers that were told of last."""
 
     def __init__(self) -> None:
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._lines: dict[str, Line] = {}
 
     async def announce(
         self, request: pb.AnnounceRequest, routers: Sequence[str], credentials: Credentials
     ) -> dict[str, str]:
         """Tells all routers at once; returns those that refused or didn't answer, and why."""
-        gone = [self._channels.pop(r) for r in set(self._channels) - set(routers)]
-        for channel in gone:
-            await channel.close()
+        gone = [self._lines.pop(r) for r in set(self._lines) - set(routers)]
+        for line in gone:
+            await line.close()
         faults = await asyncio.gather(*(self._tell(request, r, credentials) for r in routers))
         return {r: fault for r, fault in zip(routers, faults, strict=True) if fault}
 
     async def _tell(
         self, request: pb.AnnounceRequest, router: str, credentials: Credentials
     ) -> str:
-        if router not in self._channels:
-            self._channels[router] = open_channel(router, credentials)
-        stub = admin_pb2_grpc.AdminServiceStub(self._channels[router])
+        line = self._lines.setdefault(router, Line(router))
         try:
+            stub = admin_pb2_grpc.AdminServiceStub(await line.channel(credentials))
             await stub.Announce(request, timeout=_TIMEOUT_S, metadata=credentials.metadata)
+        except ShoalError as failure:  # a certificate that is being replaced, perhaps
+            return failure.message
         except grpc.RpcError as failure:
+            line.failed()
             return f"{failure.code().name}: {failure.details()}"
+        line.answered()
         return ""
 
     async def close(self) -> None:
         """Closes the connections."""
-        for channel in self._channels.values():
-            await channel.close()
-        self._channels.clear()
+        for line in self._lines.values():
+            await line.close()
+        self._lines.clear()

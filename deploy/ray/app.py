@@ -11,6 +11,8 @@ from ray import serve
 from ray.serve import Application
 
 from deploy.local import index_facts
+from deploy.ray.application import refuse_other_shards
+from deploy.ray.connection import serve_statuses
 from deploy.ray.directory import Directory
 from deploy.ray.gpu_share import shard_gpus
 from deploy.ray.options import RayOptions
@@ -25,8 +27,11 @@ def build(args: RayOptions) -> Application:
 
     Raises:
         ConfigError, IndexFormatError, NotFoundError: of the options, or of the index.
+        FailedPreconditionError: what runs has another number of shards, and goes on.
     """
     facts = index_facts(args.place)
+    if running := serve_statuses().get(args.name):
+        refuse_other_shards(args.name, running.deployments, facts.n_shards)
     plans = plan_deployments(args, facts, shard_gpus(args))
     directory = serve.deployment(
         name=DIRECTORY,

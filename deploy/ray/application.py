@@ -6,14 +6,15 @@ just those, and changed `args` roll every deployment. `serve.run` would restart 
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import shoal
-from deploy.ray.counts import entry
+from deploy.ray.counts import deployments_of, entry
 from deploy.ray.options import RayOptions
 from deploy.ray.scaling import Bounds
+from shoal.errors import FailedPreconditionError
 
 IMPORT_PATH = "deploy.ray.app:build"
 _PACKAGES = ("deploy", "encoder_service", "router", "shard_server", "shoal")
@@ -44,6 +45,23 @@ def app_config(
 def is_ours(config: Mapping[str, Any]) -> bool:
     """Whether an entry is a cluster of ours."""
     return config.get("import_path") == IMPORT_PATH
+
+
+def refuse_other_shards(name: str, deployments: Collection[str], n_shards: int) -> None:
+    """Refuses to roll a running application to an index with another number of shards. Pure.
+
+    What runs keeps the pinned version, of which another number of shards can open nothing.
+
+    Raises:
+        FailedPreconditionError: with what to do.
+    """
+    n_running = len(deployments_of("shard", list(deployments)))
+    if n_running and n_running != n_shards:
+        raise FailedPreconditionError(
+            f"cluster {name!r} runs with {n_running} shards and the index's live version has "
+            f"{n_shards}; serve it beside under another --name, or end this one first with 'shoal "
+            f"down --name {name}'"
+        )
 
 
 def applied_configs(client: Any) -> dict[str, dict[str, Any]]:

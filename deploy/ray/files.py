@@ -1,16 +1,20 @@
 """A replica's files on its node: its child's log, address and token, under a name of its own.
 
 Rule: a supervisor holds its lock for as long as it lives, so that the files of one that was killed
-are known to be nobody's, and the next one takes them away.
+are known to be nobody's, and the next one takes them away. A child that outlives its supervisor's
+end by more than its grace is ended: it hangs, and holds memory and perhaps a GPU.
 """
 
+import asyncio
 import contextlib
 import fcntl
+import os
+import signal
 from pathlib import Path
 from typing import IO
 
 from deploy.access import write_token
-from deploy.state import ClusterPaths, paths_of
+from deploy.state import ClusterPaths, paths_of, start_time
 from shoal.errors import StorageError
 
 _ADDRESS, _LOCK, _LOG, _TOKEN = ".address.json", ".lock", ".log", ".token"
@@ -24,6 +28,7 @@ class ReplicaFiles:
         self.folder = paths_of(cluster).folder.with_name(f"{cluster}.ray")
         self.name = name
         self._lock: IO[str] | None = None
+        self._orphans: list[tuple[int, int]] = []
 
     @property
     def log(self) -> Path:
@@ -52,7 +57,7 @@ class ReplicaFiles:
             fcntl.flock(self._lock, fcntl.LOCK_EX)
         except OSError as failure:
             raise StorageError(f"can't write {failure.filename}: {failure.strerror}") from failure
-        self._sweep()
+        self._orphans = self._sweep()
         self.write_token(token)
         return ClusterPaths(
             state=self._path(".json"), lock=self._path(_LOCK), folder=self.folder
@@ -62,6 +67,24 @@ class ReplicaFiles:
         """Replaces the token's file, mode 0600; without a token there is none."""
         if token:
             write_token(self.token, token)
+
+    def note_child(self, pid: int, started: int) -> None:
+        """Writes down which process would be left behind; `started` as `deploy.state` has it."""
+        if self._lock is not None:
+            with contextlib.suppress(OSError):  # it matters to the next one alone
+                self._lock.seek(0)
+                self._lock.truncate()
+                self._lock.write(f"{pid} {started}\n")
+                self._lock.flush()
+
+    async def end_orphans(self, grace_s: float) -> None:
+        """Kills the children that `prepare` found without a supervisor, if they still live then."""
+        await asyncio.sleep(grace_s if self._orphans else 0)
+        for pid, started in self._orphans:
+            if start_time(pid) == started:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+        self._sweep()
 
     def remove(self) -> None:
         """Removes what a replica that ended in order leaves; the last one takes all logs along."""
@@ -76,14 +99,20 @@ class ReplicaFiles:
         with contextlib.suppress(OSError):
             self.folder.rmdir()  # refused while others use it
 
-    def _sweep(self) -> None:
-        """Removes what killed supervisors left, but for their logs."""
+    def _sweep(self) -> list[tuple[int, int]]:
+        """Removes what killed supervisors left, but for their logs; returns children that live."""
+        orphans = []
         for path in self.folder.glob(f"*{_LOCK}"):
             if path == self._path(_LOCK) or not _is_free(path):
+                continue
+            pid, started = _child_in(path)
+            if started and start_time(pid) == started:
+                orphans.append((pid, started))
                 continue
             name = path.name.removesuffix(_LOCK)
             for suffix in (_ADDRESS, _TOKEN, _LOCK):
                 _unlink(self.folder / f"{name}{suffix}")
+        return orphans
 
     def _path(self, suffix: str) -> Path:
         return self.folder / f"{self.name}{suffix}"
@@ -91,11 +120,20 @@ class ReplicaFiles:
 
 def _is_free(lock: Path) -> bool:
     try:
-        with lock.open("w", encoding="utf-8") as file:
+        with lock.open("a", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
     return True
+
+
+def _child_in(lock: Path) -> tuple[int, int]:
+    """The child's pid and start time; zeros where none was written."""
+    try:
+        pid, started = lock.read_text(encoding="utf-8").split()
+        return int(pid), int(started)
+    except (OSError, ValueError):
+        return 0, 0
 
 
 def _unlink(path: Path) -> None:

@@ -1,10 +1,12 @@
 """Which share of a GPU one replica of a shard needs, by the index's own plan."""
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from deploy.ray.counts import deployments_of
 from deploy.ray.options import RayOptions
-from shoal.errors import ConfigError
+from shoal.errors import ConfigError, FailedPreconditionError
 
 if TYPE_CHECKING:
     from shoal.formats.manifest import Manifest
@@ -60,3 +62,34 @@ def shard_gpus(options: RayOptions) -> float:
     if options.gpu_memory_bytes is None:
         return options.shard_gpus
     return gpu_share(shard_gpu_bytes(options.place.manifest()), options.gpu_memory_bytes)
+
+
+def refuse_too_large(
+    manifest: "Manifest", config: Mapping[str, Any], deployments: Mapping[str, Any]
+) -> None:
+    """Refuses a version whose shards need more of a GPU than running replicas have reserved. Pure.
+
+    Args:
+        manifest: of the version.
+        config: the application's entry, as it was applied.
+        deployments: by name, as Serve's details have them.
+
+    Raises:
+        FailedPreconditionError: with what to run first.
+        ConfigError: one GPU does not hold a shard, or the version can't be served from one.
+    """
+    gpu_bytes = config.get("args", {}).get("gpu_memory_bytes")
+    if not gpu_bytes:
+        return
+    needed = gpu_share(shard_gpu_bytes(manifest), gpu_bytes)
+    reserved = min(
+        (float(deployments[name]["required_resources"].get("GPU", 0.0))
+         for name in deployments_of("shard", list(deployments))),
+        default=needed,
+    )  # fmt: skip
+    if needed > reserved + 0.5 / _STEPS:
+        raise FailedPreconditionError(
+            f"version {manifest.version} needs {needed:g} of a GPU for each shard and its replicas "
+            f"have {reserved:g}: reserve more first, with 'shoal up --on ray' as before and "
+            f"--shard-gpus {needed:g} in place of --gpu-memory, then reload"
+        )

@@ -11,7 +11,15 @@ from typing import Any
 
 from deploy.access import write_token
 from deploy.local import index_facts
-from deploy.ray.application import app_config, applied_configs, apply, is_ours, program_mark
+from deploy.plan import IndexFacts
+from deploy.ray.application import (
+    app_config,
+    applied_configs,
+    apply,
+    is_ours,
+    program_mark,
+    refuse_other_shards,
+)
 from deploy.ray.connection import (
     cluster_cpus,
     connected,
@@ -31,6 +39,8 @@ from deploy.ray.placing import Waiting, missing_room
 from deploy.ray.processes import DeploymentPlan, lacking_cpus, plan_deployments
 from deploy.ray.progress import Progress, failure_of
 from deploy.ray.registry import Member
+from deploy.ray.spread import shared_nodes
+from deploy.ray.turn import own_turn
 from deploy.state import (
     ClusterState,
     ProcessState,
@@ -54,9 +64,11 @@ def up(
     A running one keeps its numbers of replicas where the options were not given any.
 
     Raises:
-        LockedError: a local cluster has the name, or an application that is not ours.
+        LockedError: a local cluster has the name, or an application that is not ours, or another
+            command changes applications.
         ConfigError: doors that stand open, options that fit no index.
         ShoalError: a process could not start; what was new has been ended.
+        FailedPreconditionError: it runs, and the index has another number of shards by now.
         UnavailableError: no Ray cluster, or not ready in time.
     """
     refuse_local(options.name)
@@ -68,24 +80,23 @@ def up(
         check_doors(options, node_hosts())
         if told := lacking_cpus(plans, cluster_cpus()):
             say(told)
-        client = serve_client()
-        before = applied_configs(client).get(options.name)
-        if before is not None and not is_ours(before):
-            raise LockedError(f"an application {options.name!r} runs on this Ray cluster, and is "
-                              "none of Shoal's; choose another --name")  # fmt: skip
-        config = app_config(options, counts, own_runtime_env())
-        if before is not None:
-            config = kept(config, before, options.model_fields_set)
+        with own_turn():
+            client = serve_client()
+            before = applied_configs(client).get(options.name)
+            config = _config(client, options, facts, counts, before)
+            apply(client, config)
         counts = {name: b.least for name in counts if (b := bounds_of(config, name))}
-        apply(client, config)
         until_s = time.monotonic() + start_timeout_s
         try:
             room = _Room(client=client, gcs=gcs, options=options, plans=plans)
             _until_running(room, counts, until_s, say)
             roll = await_serving(options, facts, until_s)
+            placed = [(member.part.name, member.node) for member in roll.members]
+            if told := shared_nodes(placed, len(node_hosts())):
+                say(told)
         except BaseException:  # Ctrl-C too: what isn't ready must not stay
             if before is None:
-                _delete(client, options.name)
+                _delete(options.name)
             raise
         return remember(options, facts.name, gcs, roll)
 
@@ -100,6 +111,25 @@ def refuse_local(name: str) -> None:
         )
 
 
+def _config(
+    client: Any,
+    options: RayOptions,
+    facts: IndexFacts,
+    counts: Mapping[str, int],
+    before: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What to apply, where `before` is what runs, if it does."""
+    config = app_config(options, counts, own_runtime_env())
+    if before is None:
+        return config
+    if not is_ours(before):
+        raise LockedError(f"an application {options.name!r} runs on this Ray cluster, and is "
+                          "none of Shoal's; choose another --name")  # fmt: skip
+    running = client.get_serve_details()["applications"][options.name]["deployments"]
+    refuse_other_shards(options.name, running, facts.n_shards)
+    return kept(config, before, options.model_fields_set)
+
+
 def down(state: ClusterState, say: Say) -> bool:
     """Ends the application and forgets it; returns whether it was running.
 
@@ -109,9 +139,8 @@ def down(state: ClusterState, say: Say) -> bool:
     was_running = False
     try:
         with connected(state.ray_address):
-            client = serve_client()
             was_running = state.name in serve_statuses()
-            _delete(client, state.name)
+            _delete(state.name)
     except UnavailableError:
         say(
             f"Ray does not answer at {state.ray_address}: cluster {state.name!r} is forgotten "
@@ -124,10 +153,11 @@ def down(state: ClusterState, say: Say) -> bool:
     return was_running
 
 
-def _delete(client: Any, name: str) -> None:
-    client.delete_apps([name], blocking=True)
-    if not set(serve_statuses()) - {name}:
-        end_serve()
+def _delete(name: str) -> None:
+    with own_turn():
+        serve_client().delete_apps([name], blocking=True)
+        if not set(serve_statuses()) - {name}:
+            end_serve()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,11 +11,13 @@ import grpc
 from deploy.plan import IndexFacts
 from deploy.ray.options import RayOptions
 from deploy.ray.registry import Member, Pin, Told
+from deploy.ray.wire import member_of, pin_of, told_of
 from shoal.credentials import Credentials
 from shoal.errors import UnavailableError
 from shoal.internal.v1 import admin_pb2 as pb
 from shoal.internal.v1 import admin_pb2_grpc
 from shoal.rpc.channel import open_sync_channel
+from shoal.v1 import search_pb2, search_pb2_grpc
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
@@ -82,19 +84,18 @@ def roll_of(name: str) -> Roll:
     Raises:
         UnavailableError: it doesn't answer.
     """
-    told: Told = ask_directory(name, "pinned")
-    members: tuple[Member, ...] = ask_directory(name, "members")
-    return Roll(members=members, told=told)
+    told = told_of(ask_directory(name, "pinned"))
+    members = ask_directory(name, "members")
+    return Roll(members=tuple(member_of(member) for member in members), told=told)
 
 
 def pin_version(name: str, version: int) -> Pin:
     """Pins a version: what restarted replicas open, and what new routers search."""
-    pin: Pin = ask_directory(name, "pin", version)
-    return pin
+    return pin_of(ask_directory(name, "pin", version))
 
 
 def await_serving(options: RayOptions, index: IndexFacts, until_s: float) -> Roll:
-    """Returns when every router has a healthy replica of every shard, and an encoder if there is.
+    """Returns when every router answers with a healthy replica of every shard, and an encoder.
 
     `until_s` is on `time.monotonic()`.
 
@@ -118,12 +119,35 @@ def _missing(roll: Roll, index: IndexFacts, credentials: Credentials) -> str:
     if not roll.told.routers:
         return "no router has been heard of"
     with ThreadPoolExecutor(max_workers=8) as pool:
-        topologies = pool.map(lambda router: topology_at(router, credentials), roll.told.routers)
-    for router, topology in zip(roll.told.routers, topologies, strict=True):
-        if isinstance(topology, str):
-            return f"router {router} does not answer: {topology}"
-        if missing := missing_in(topology, index):
-            return f"router {router} {missing}"
+        lacks = pool.map(lambda router: missing_at(router, index, credentials), roll.told.routers)
+    told = [f"router {router} {lack}" for router, lack in zip(roll.told.routers, lacks, strict=True)
+            if lack]  # fmt: skip
+    return next(iter(told), "")
+
+
+def missing_at(router: str, index: IndexFacts, credentials: Credentials) -> str:
+    """What a router lacks to answer anybody with full coverage; "" where it lacks nothing."""
+    topology = topology_at(router, credentials)
+    if isinstance(topology, str):
+        return f"does not answer: {topology}"
+    return missing_in(topology, index) or _refusal_at(router, credentials)
+
+
+def _refusal_at(router: str, credentials: Credentials) -> str:
+    """Why the router refuses who names no index; "" where it doesn't.
+
+    One that was just started does, for it may hear of other indexes.
+    """
+    with open_sync_channel(router, credentials) as channel:
+        stub = search_pb2_grpc.SearchServiceStub(channel)
+        try:
+            stub.GetIndex(
+                search_pb2.GetIndexRequest(), timeout=_ASK_S, metadata=credentials.metadata
+            )
+        except grpc.RpcError as failure:
+            # it serves several, or its door is for others: it would answer
+            if failure.code() is grpc.StatusCode.UNAVAILABLE:
+                return f"does not answer yet: {failure.details()}"
     return ""
 
 

@@ -10,10 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import grpc
 
-from deploy.ray.connection import connected
+from deploy.ray.application import applied_configs
+from deploy.ray.connection import connected, serve_client
+from deploy.ray.gpu_share import refuse_too_large
 from deploy.ray.members import pin_version, roll_of
 from deploy.reload import Reloaded, checked_manifest
 from deploy.state import ClusterState, paths_of, write_state
@@ -22,6 +25,9 @@ from shoal.errors import ShoalError, UnavailableError
 from shoal.internal.v1 import admin_pb2, admin_pb2_grpc
 from shoal.rpc.channel import open_sync_channel
 from shoal.rpc.status import error_of
+
+if TYPE_CHECKING:
+    from shoal.formats.manifest import Manifest
 
 _PIN_PATIENCE_S = 20.0
 """How long the directory is asked to pin: Serve starts it again in a few seconds."""
@@ -40,6 +46,7 @@ def reload_cluster(
 
     Raises:
         ConfigError: the folder or URL holds another index by now.
+        FailedPreconditionError: its shards need more of a GPU than was reserved.
         IndexFormatError: there is no such version, or its manifest doesn't verify.
         UnavailableError: Ray or the cluster's directory doesn't answer, or a router that had moved
             does not go back.
@@ -51,6 +58,7 @@ def reload_cluster(
         roll = roll_of(state.name)
         if not roll.told.routers or not roll.version:
             raise UnavailableError(f"cluster {state.name!r} has no router; see 'shoal status'")
+        _check_gpus(state.name, manifest)
         until_s = begun_s + timeout_s
         move_all(
             roll.told.routers, manifest.name, roll.version, manifest.version, credentials, until_s,
@@ -64,6 +72,13 @@ def reload_cluster(
         n_passages=manifest.n_live,
         seconds=round(time.monotonic() - begun_s, 3),
     )
+
+
+def _check_gpus(name: str, manifest: "Manifest") -> None:
+    client = serve_client()
+    if config := applied_configs(client).get(name):
+        deployed = client.get_serve_details()["applications"][name]["deployments"]
+        refuse_too_large(manifest, config, deployed)
 
 
 def move_all(

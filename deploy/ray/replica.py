@@ -15,8 +15,9 @@ from ray.util import get_node_ip_address
 
 from deploy.plan import IndexFacts
 from deploy.ray.options import RayOptions
-from deploy.ray.registry import Beat, Member, Part, Told
+from deploy.ray.registry import Beat, Part, Told
 from deploy.ray.supervisor import Here, Supervisor
+from deploy.ray.wire import Wire, to_wire, told_of
 from shoal.errors import UnavailableError
 
 _BEAT_TIMEOUT_S = 0.9
@@ -55,14 +56,10 @@ class Replica:
         """Drains; Serve awaits it."""
         await self._supervisor.stop()
 
-    async def member(self) -> Member:
-        """This replica, as the directory knows it."""
-        return self._supervisor.member
-
     async def _ask(self, beat: Beat) -> Told:
         try:
             async with asyncio.timeout(_BEAT_TIMEOUT_S):
-                told: Told = await self._directory.heartbeat.remote(beat)
+                told: Wire = await self._directory.heartbeat.remote(to_wire(beat))
         except Exception as failure:
             raise UnavailableError(f"{type(failure).__name__}: {failure}") from failure
-        return told
+        return told_of(told)

@@ -11,6 +11,7 @@ from deploy.ray.counts import deployments_of, rescaled
 from deploy.ray.progress import failure_of, n_running
 from deploy.ray.room import missing_for
 from deploy.ray.scaling import Bounds
+from deploy.ray.turn import own_turn
 from deploy.state import ClusterState
 from shoal.errors import FailedPreconditionError, NotFoundError, UnavailableError
 
@@ -45,22 +46,24 @@ def scale(
     Raises:
         NotFoundError: the cluster has none of a role.
         FailedPreconditionError: the nodes have no room for them; nothing was changed.
+        LockedError: another command changes applications, for long.
         UnavailableError: no Ray cluster, or not in time; Serve goes on trying.
     """
     with connected(state.ray_address):
         client = serve_client()
-        config = applied_configs(client).get(state.name)
-        if config is None:
-            raise UnavailableError(
-                f"cluster {state.name!r} is not running on Ray at {state.ray_address}; start it "
-                "with 'shoal up --on ray'"
-            )
-        deployed = client.get_serve_details()["applications"][state.name]["deployments"]
-        bounds = _by_deployment(wanted, list(deployed))
-        before = {name: len(deployed[name]["replicas"]) for name in bounds}
-        if not may_grow:
-            _refuse_without_room(bounds, deployed)
-        apply(client, rescaled(config, bounds))
+        with own_turn():
+            config = applied_configs(client).get(state.name)
+            if config is None:
+                raise UnavailableError(
+                    f"cluster {state.name!r} is not running on Ray at {state.ray_address}; start "
+                    "it with 'shoal up --on ray'"
+                )
+            deployed = client.get_serve_details()["applications"][state.name]["deployments"]
+            bounds = _by_deployment(wanted, list(deployed))
+            before = {name: len(deployed[name]["replicas"]) for name in bounds}
+            if not may_grow:
+                _refuse_without_room(bounds, deployed)
+            apply(client, rescaled(config, bounds))
         now = _until_so_many(state.name, bounds, timeout_s, say)
     return tuple(
         Scaled(name=name, before=before[name], now=now[name], least=b.least, most=b.most)

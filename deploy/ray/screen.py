@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from deploy.ray.spread import shared_nodes
 from deploy.ray.status import DeploymentStatus, NodeStatus, RayClusterStatus, ReplicaStatus
 from deploy.status_screen import Line, Node, Screen, facts_of
 
@@ -24,7 +25,7 @@ def ray_screen(report: RayClusterStatus) -> Screen:
         lines=lines,
         is_well=report.healthy,
         nodes=tuple(_node(node) for node in report.nodes),
-        notes=tuple(_notes(report.deployments)),
+        notes=(*_notes(report.deployments), *_shared_nodes(report)),
     )
 
 
@@ -58,6 +59,12 @@ def _node(node: NodeStatus) -> Node:
     return Node(
         address=node.host, n_processes=node.n_replicas, cpus=used_of("CPU"), gpus=used_of("GPU")
     )
+
+
+def _shared_nodes(report: RayClusterStatus) -> list[str]:
+    placed = [(replica.deployment, replica.node) for replica in report.replicas]
+    told = shared_nodes(placed, len(report.nodes))
+    return [told] if told else []
 
 
 def _notes(deployments: Sequence[DeploymentStatus]) -> list[str]:

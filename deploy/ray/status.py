@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaStatus:
-    """One replica; `router_views` is what each router in turn says of it, "" for a router."""
+    """One replica; `router_views` is what each router that answers says of it, in turn.
+
+    A router has none, or why it didn't answer.
+    """
 
     replica: str
     deployment: str
@@ -85,10 +88,11 @@ class RayClusterStatus:
 
     @property
     def healthy(self) -> bool:
-        """Whether Serve runs all, all serve, and every router that there is uses them."""
+        """Whether Serve runs all, all serve, and every router answers, uses and reaches them."""
         return (
             self.application == "RUNNING"
             and bool(self.replicas)
+            and self.coverage >= 1.0
             and all(replica.healthy for replica in self.replicas)
         )
 
@@ -114,7 +118,7 @@ def connected_status(state: ClusterState, credentials: Credentials) -> RayCluste
         roll = Roll(members=(), told=Told())
     with ThreadPoolExecutor(max_workers=8) as pool:
         told = list(pool.map(lambda router: topology_at(router, credentials), roll.told.routers))
-    topologies = [topology for topology in told if not isinstance(topology, str)]
+    topologies = dict(zip(roll.told.routers, told, strict=True))
     return RayClusterStatus(
         name=state.name,
         application=str(status.status.value) if status is not None else "NOT_RUNNING",
@@ -125,13 +129,27 @@ def connected_status(state: ClusterState, credentials: Credentials) -> RayCluste
         replicas=tuple(replica_status(member, topologies) for member in roll.members),
         deployments=_deployments(status),
         nodes=_nodes(roll.members),
-        coverage=min((coverage_of(t, state.index) for t in topologies), default=0.0),
+        coverage=least_coverage(list(topologies.values()), state.index),
     )
 
 
-def replica_status(member: Member, topologies: Sequence[pb.GetTopologyResponse]) -> ReplicaStatus:
-    """A member, with what the routers say of it. Pure."""
-    views = [_view(member, topology) for topology in topologies]
+def least_coverage(topologies: Sequence[pb.GetTopologyResponse | str], index: str) -> float:
+    """The least share of the index that a router which answers reaches; 0.0 without any. Pure."""
+    told = [topology for topology in topologies if not isinstance(topology, str)]
+    return min((coverage_of(topology, index) for topology in told), default=0.0)
+
+
+def replica_status(
+    member: Member, topologies: Mapping[str, pb.GetTopologyResponse | str]
+) -> ReplicaStatus:
+    """A member, with what the routers say of it. Pure.
+
+    `topologies` are by router's address; a text is why that one didn't answer.
+    """
+    answers = [topology for topology in topologies.values() if not isinstance(topology, str)]
+    views = [_view(member, topology) for topology in answers]
+    silence = topologies.get(member.address)
+    own = (silence,) if isinstance(silence, str) else ()
     versions = {v for _, opened in views for v in opened}
     return ReplicaStatus(
         replica=member.replica,
@@ -143,7 +161,7 @@ def replica_status(member: Member, topologies: Sequence[pb.GetTopologyResponse])
         pid=member.pid,
         phase=member.phase,
         n_restarts=member.n_restarts,
-        router_views=() if member.part.role == "router" else tuple(view for view, _ in views),
+        router_views=own if member.part.role == "router" else tuple(view for view, _ in views),
         versions=tuple(sorted(versions)),
         log=member.log,
         load=member.load,

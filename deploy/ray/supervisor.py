@@ -65,6 +65,7 @@ class Supervisor:
         self._phase: Phase = "starting"
         self._child: Child | None = None
         self._health = ChildHealth(begun_s=time.monotonic())
+        self._start_s = 0.0
         self._fingerprint = ""
         self._announcer = Announcer()
         self._watch: Watch | None = None
@@ -104,7 +105,8 @@ class Supervisor:
         self._phase = "leaving"
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GOODBYE_S):
-                await asyncio.gather(self._announce(), self._beat())
+                # whatever of it fails, the child must end
+                await asyncio.gather(self._announce(), self._beat(), return_exceptions=True)
         if self._child is not None:
             await self._child.stop()
         await self._announcer.close()
@@ -128,12 +130,13 @@ class Supervisor:
                     started.set_exception(failure)
                     raise
                 self._phase = "serving"
-                self._health = ChildHealth(begun_s=time.monotonic())
+                self._health = ChildHealth(begun_s=time.monotonic(), start_s=self._start_s)
                 await self._announce()
                 started.set_result(None)
                 group.create_task(child.keep_running(self._say, self._on_change))
                 group.create_task(self._watch_on())
                 group.create_task(self._look_on())
+                group.create_task(self._files.end_orphans(self._options.grace_s + _GOODBYE_S))
         except* ShoalError as failures:
             logger.warning("%s ends: %s", self._part.name, failures.exceptions[0])
 
@@ -146,7 +149,7 @@ class Supervisor:
         self._child = child
         try:
             await self._start_listening(child)
-            self._watch = Watch(child.address, self.credentials)
+            self._watch = Watch(child.address, self._part.role, lambda: self.credentials)
             if self._part.role == "encoder":
                 self._fingerprint = await self._watch.encoder_fingerprint(self._index.encoder)
         except BaseException:
@@ -159,6 +162,7 @@ class Supervisor:
         until_s = time.monotonic() + shutdown_s(self._options)
         port = child.spec.port
         while True:
+            begun_s = time.monotonic()
             try:
                 await child.start(self._on_change)
             except StorageError:
@@ -171,6 +175,7 @@ class Supervisor:
                 await asyncio.sleep(_PORT_S)
             else:
                 break
+        self._start_s = time.monotonic() - begun_s
         if port:
             # Serve stops the next router once this one is started: clients must have found it
             await asyncio.sleep(_RECONNECT_S)
@@ -223,7 +228,7 @@ class Supervisor:
         assert self._watch is not None
         async with self._watch as watch:
             while True:
-                if await watch.serves():
+                if await watch.lives():
                     self._health = self._health.served(time.monotonic())
                     await self._catch_up(watch)
                 await asyncio.sleep(BEAT_S)
@@ -253,6 +258,8 @@ class Supervisor:
 
     def _on_change(self) -> None:
         """A child was started, or listens."""
+        assert self._child is not None
+        self._files.note_child(self._child.state.pid, self._child.state.started)
 
     def _say(self, line: str) -> None:
         logger.warning("%s", line)

@@ -1,8 +1,15 @@
 """A replica's files: whose they are, and who takes them away."""
 
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+
 import pytest
+from faults.processes import exists
 
 from deploy.ray.files import ReplicaFiles
+from deploy.state import start_time
 
 
 @pytest.fixture(autouse=True)
@@ -37,3 +44,43 @@ def test_files_of_the_living_stay(folder):
     assert two.log.exists()
     two.remove()
     assert not folder.exists()
+
+
+@pytest.fixture
+def hung() -> Iterator[subprocess.Popen[bytes]]:
+    """A child that is stopped: no signal but SIGKILL ends it."""
+    process = subprocess.Popen(["sleep", "600"])
+    os.kill(process.pid, signal.SIGSTOP)
+    yield process
+    process.kill()
+    process.wait()
+
+
+async def test_a_child_that_hangs_after_its_supervisor_was_killed_is_ended_by_the_next(hung):
+    """It would keep its memory, and its GPU, until somebody looks; one that drains has its time."""
+    killed, living = ReplicaFiles("wiki", "shard-0.a"), ReplicaFiles("wiki", "shard-0.b")
+    killed.prepare("secret")
+    killed.note_child(hung.pid, start_time(hung.pid))
+    other = ReplicaFiles("wiki", "shard-1.c")
+    other.prepare("secret")  # looks at the lock of one that lives
+    killed._lock.close()
+    living.prepare("secret")
+    assert exists(hung.pid)
+    await living.end_orphans(0.0)
+    assert hung.wait(5) == -signal.SIGKILL
+    living.remove()
+    other.remove()
+    assert not killed.token.exists()
+
+
+async def test_a_pid_that_is_anothers_by_now_is_left_alone(hung):
+    """Pids are used again."""
+    killed, living = ReplicaFiles("wiki", "shard-0.a"), ReplicaFiles("wiki", "shard-0.b")
+    killed.prepare("secret")
+    killed.note_child(hung.pid, start_time(hung.pid) - 1)
+    killed._lock.close()
+    living.prepare("secret")
+    await living.end_orphans(0.0)
+    assert hung.poll() is None
+    assert not killed.token.exists()
+    living.remove()

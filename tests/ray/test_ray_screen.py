@@ -4,8 +4,18 @@ import dataclasses
 
 from deploy.cli import status as command
 from deploy.load import ProcessLoad
+from deploy.ray.registry import Member, Part
 from deploy.ray.screen import ray_screen
-from deploy.ray.status import DeploymentStatus, NodeStatus, RayClusterStatus, ReplicaStatus
+from deploy.ray.spread import shared_nodes
+from deploy.ray.status import (
+    DeploymentStatus,
+    NodeStatus,
+    RayClusterStatus,
+    ReplicaStatus,
+    least_coverage,
+    replica_status,
+)
+from shoal.internal.v1 import admin_pb2 as pb
 
 LOAD = ProcessLoad(in_flight=2, queued=1, qps=50.0, refused_per_s=4.0, wait_s=0.0, busy=0.1)
 
@@ -65,3 +75,31 @@ def test_all_well_is_well():
         for told in REPORT.replicas
     )
     assert ray_screen(dataclasses.replace(REPORT, replicas=well)).is_well
+
+
+def test_a_router_that_does_not_answer_is_not_well():
+    """Everything may live, and a caller of that router still gets nothing."""
+    router = Part(name="router", role="router")
+    member = Member(replica="r", part=router, node="n", host="h", address="h:1", phase="serving")
+    answering = replica_status(member, {"h:1": pb.GetTopologyResponse()})
+    silent = replica_status(member, {"h:1": "DEADLINE_EXCEEDED: "})
+    assert (answering.healthy, silent.healthy) == (True, False)
+    assert silent.router_views == ("DEADLINE_EXCEEDED: ",)
+    assert least_coverage(["DEADLINE_EXCEEDED: "], "books") == 0.0
+
+
+def test_a_cluster_whose_routers_reach_a_part_is_not_well():
+    """A shard without any replica is in no list of replicas."""
+    well = tuple(dataclasses.replace(told, router_views=()) for told in REPORT.replicas)
+    report = dataclasses.replace(REPORT, replicas=well, coverage=0.75)
+    assert not report.healthy
+    assert dataclasses.replace(report, coverage=1.0).healthy
+
+
+def test_replicas_that_share_their_node_are_told_of():
+    """Two replicas of a shard are for the day when a node is gone."""
+    shared = [("shard-0", "a"), ("shard-0", "a"), ("shard-1", "a"), ("shard-1", "b")]
+    assert "together: shard-0; " in shared_nodes(shared, 2)
+    assert shared_nodes(shared, 1) == ""  # nothing could be done about it
+    assert shared_nodes([("encoder", "a"), ("shard-1", "a")], 2) == ""
+    assert "router" in ray_screen(REPORT).notes[-1]

@@ -13,7 +13,7 @@ from deploy.plan import IndexFacts
 from deploy.ray.options import ray_options
 from deploy.ray.registry import Beat, Part, Pin, Told
 from deploy.ray.supervisor import Here, Supervisor
-from deploy.ray.watch import BEHIND_S, MAX_DEATHS, SILENT_S, ChildHealth
+from deploy.ray.watch import BEHIND_S, MAX_DEATHS, SILENT_S, START_MARGIN_S, ChildHealth
 from shoal.errors import ShoalError, UnavailableError
 
 HERE = Here(replica="r1", node="n", host="127.0.0.1")
@@ -113,3 +113,19 @@ def test_a_child_is_given_up_after_deaths_in_a_row_or_a_long_silence():
     for number in range(1, 9):
         rare = rare.died(100.0 * number, steady_s=30.0).served(100.0 * number + 1)
         assert rare.fault(100.0 * number + 2) == ""
+
+
+def test_a_shard_that_loads_for_minutes_is_given_the_time_again_after_a_crash():
+    """Another replica in its place would load as long, and its port and its page cache be lost."""
+    health = ChildHealth(begun_s=100.0, start_s=90.0).served(200.0)
+    crashed = health.died(201.0, steady_s=30.0)
+    assert crashed.fault(201.0 + 90.0) == ""
+    enough_s = 2 * 90.0 + START_MARGIN_S
+    assert "served nothing" in crashed.fault(201.0 + enough_s)
+    # who dies while it loads gets no more time for that, however long each life was
+    again = crashed.died(300.0, steady_s=30.0)
+    assert "served nothing" in again.fault(201.0 + enough_s)
+    # once it serves, a silence is one
+    back = again.served(320.0)
+    assert back.fault(320.0 + SILENT_S - 1) == ""
+    assert "served nothing" in back.fault(320.0 + SILENT_S)
