@@ -31,6 +31,7 @@ def ray_head(folder: Path, **environment: str) -> Iterator[str]:
         **os.environ, **environment, "XDG_STATE_HOME": str(folder / "state"),
         "PYTHONPATH": os.pathsep.join((str(Path.cwd()), os.environ.get("PYTHONPATH", ""))),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # Ray's 15 would put our processes behind all others
     }  # fmt: skip
     log = folder / "ray.log"
     with log.open("wb") as out:
