@@ -53,6 +53,13 @@ def train(
         int | None,
         typer.Option("--block-size", help="Pairs of one group together. Default: a batch."),
     ] = None,
+    questions_per_passage: Annotated[
+        int,
+        typer.Option(
+            "--questions-per-passage",
+            help="Pairs of one passage that come together; it is encoded once for all of them.",
+        ),
+    ] = 1,
     n_hard_negatives: Annotated[
         int, typer.Option("--hard-negatives", help="Hard negatives a pair, where it has some.")
     ] = 1,
@@ -64,6 +71,13 @@ def train(
     ] = None,
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", help="Cut texts while training.")
+    ] = None,
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option("--precision", help="Of the activations. auto: bfloat16 on a GPU."),
+    ] = "auto",
+    dropout: Annotated[
+        float | None, typer.Option("--dropout", help="Share while training. Default: the model's.")
     ] = None,
     validate_every: Annotated[int, typer.Option("--validate-every", help="Steps.")] = 100,
     patience: Annotated[
@@ -101,11 +115,14 @@ def train(
         chunk_size=chunk_size,
         grouping=batches,
         block_size=block_size or batch_size,
+        questions_per_passage=questions_per_passage,
         n_hard_negatives=n_hard_negatives,
         learning_rate=learning_rate,
         warmup=warmup,
         temperature=temperature,
         max_tokens=max_tokens,
+        precision=precision,
+        dropout=dropout,
         seed=seed,
         validate_every=validate_every,
         patience=patience,

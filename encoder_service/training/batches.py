@@ -2,8 +2,10 @@
 
 In-batch negatives teach what the batch makes hard: among random passages every question finds its
 own at once, among passages of one article it has to read. Grouped batches hold blocks of one group
-(an article's title, or a topic: topic-aware sampling, Hofstätter et al. 2021, arXiv:2104.06967),
-and pairs of one passage come into different batches as far as they can.
+(an article's title, or a topic: topic-aware sampling, Hofstätter et al. 2021, arXiv:2104.06967).
+Some pairs of one passage may come together, for a passage is encoded once for all its questions in
+a batch, and costs ten times as much as one; the others come into different batches as far as
+they can.
 """
 
 from collections.abc import Sequence
@@ -20,6 +22,7 @@ def plan_epoch(
     *,
     batch_size: int,
     block_size: int,
+    questions_per_passage: int = 1,
     seed: int,
     epoch: int,
 ) -> list[Rows]:
@@ -30,32 +33,34 @@ def plan_epoch(
         passages: (n,) equal for pairs of the same passage.
         batch_size: pairs a batch.
         block_size: pairs of one group that come together, at most; 1 is a random order.
+        questions_per_passage: pairs of one passage that come together within a block, at most.
         seed: of the whole training.
         epoch: from 0.
 
     Raises:
         ValueError: sizes below 1.
     """
-    if batch_size < 1 or block_size < 1:
-        raise ValueError("batch_size and block_size must be at least 1")
+    if batch_size < 1 or block_size < 1 or questions_per_passage < 1:
+        raise ValueError("batch_size, block_size and questions_per_passage must be at least 1")
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(groups))
     if block_size > 1:
-        order = _in_blocks(groups[order], passages[order], order, block_size, rng)
+        n_mates = questions_per_passage
+        order = order[_in_blocks(groups[order], passages[order], block_size, n_mates, rng)]
     n_batches = len(order) // batch_size
     batches = [order[i * batch_size : (i + 1) * batch_size] for i in range(n_batches)]
     return [batches[i] for i in rng.permutation(n_batches)]
 
 
 def _in_blocks(
-    groups: Rows, passages: Rows, rows: Rows, block_size: int, rng: np.random.Generator
+    groups: Rows, passages: Rows, block_size: int, n_mates: int, rng: np.random.Generator
 ) -> Rows:
-    """`rows` in an order where a group's pairs stand in blocks, of different passages if it can."""
+    """An order of all rows in which a group's stand in blocks, those of a passage by `n_mates`."""
     alone = groups < 0
     groups = np.where(alone, groups.max(initial=0) + 1 + np.arange(len(groups)), groups)
-    turns = _occurrence(passages)
+    _, first, numbers = np.unique(passages, return_index=True, return_inverse=True)
     # by group, then by how often the passage came before: a block then repeats it as late as it can
-    order = np.lexsort((turns, groups))
+    order = np.lexsort((first[numbers], _occurrence(passages) // n_mates, groups))
     starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
     blocks: list[Rows] = []
     for members in np.split(order, starts[1:]):
@@ -65,7 +70,7 @@ def _in_blocks(
     whole = [block for block in blocks if len(block) == block_size]
     parts = [block for block in blocks if len(block) < block_size]
     shuffled = [*_shuffled(whole, rng), *_shuffled(parts, rng)]
-    return rows[np.concatenate(shuffled)] if shuffled else rows
+    return np.concatenate(shuffled) if shuffled else order
 
 
 def _shuffled(blocks: Sequence[Rows], rng: np.random.Generator) -> list[Rows]:

@@ -54,11 +54,9 @@ def add_gradients(
         chunk_size: texts whose activations are held at once. A batch that fits whole is computed
             once; a larger one twice.
     """
-    n_pairs, positives = len(batch.pairs), [*batch.positives.tolist(), len(batch.passages)]
-    pair_slices = [
-        World(rank=rank, size=world.size).slice_of(n_pairs) for rank in range(world.size)
-    ]
-    passage_slices = [slice(positives[s.start], positives[s.stop]) for s in pair_slices]
+    ranks = [World(rank=rank, size=world.size) for rank in range(world.size)]
+    pair_slices = [each.slice_of(len(batch.pairs)) for each in ranks]
+    passage_slices = [each.slice_of(len(batch.passages)) for each in ranks]
     own_pairs, own_passages = pair_slices[world.rank], passage_slices[world.rank]
     questions = _Side(
         [pair.question for pair in batch.pairs[own_pairs]], encode_questions, chunk_size

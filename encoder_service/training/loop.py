@@ -168,6 +168,7 @@ class Training:
                 self._passages,
                 batch_size=self._settings.batch_size,
                 block_size=self._settings.block_size if grouped else 1,
+                questions_per_passage=self._settings.questions_per_passage,
                 seed=self._settings.seed,
                 epoch=epoch,
             )

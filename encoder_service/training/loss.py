@@ -21,9 +21,10 @@ from encoder_service.training.pairs import PassageText, TrainingPair
 class Batch:
     """Pairs that learn together, with their passages laid out in a row.
 
-    `passages` holds each pair's positive and then its hard negatives, pair after pair;
-    `positives` (n,) is where each pair's positive stands; `allowed` (n, m) says which passages
-    count for which question: its positive, and what is no gold passage of it.
+    `passages` holds the pairs' positives and hard negatives, each passage once, however many of
+    the questions it answers; `positives` (n,) is where each pair's positive stands; `allowed`
+    (n, m) says which passages count for which question: its positive, and what is no gold passage
+    of it.
     """
 
     pairs: tuple[TrainingPair, ...]
@@ -42,22 +43,21 @@ class Judged:
 
 def make_batch(pairs: Sequence[TrainingPair], *, n_hard_negatives: int) -> Batch:
     """Lays out a batch with up to `n_hard_negatives` of each pair's, the first ones."""
-    passages: list[PassageText] = []
-    keys: list[int] = []
-    positives = []
+    passages: dict[int, PassageText] = {}
     for pair in pairs:
-        positives.append(len(passages))
-        negatives = pair.hard_negatives[:n_hard_negatives]
-        passages += [pair.positive, *negatives]
-        keys += [pair.positive_key, *(negative.key for negative in negatives)]
-    key_row = np.array(keys, dtype=np.uint64)
+        passages.setdefault(pair.positive_key, pair.positive)
+        for negative in pair.hard_negatives[:n_hard_negatives]:
+            passages.setdefault(negative.key, negative)
+    rows = {key: row for row, key in enumerate(passages)}
+    positives = [rows[pair.positive_key] for pair in pairs]
+    key_row = np.fromiter(passages, dtype=np.uint64)
     allowed = np.ones((len(pairs), len(passages)), dtype=np.bool_)
     for row, pair in enumerate(pairs):
         allowed[row] = ~np.isin(key_row, np.fromiter(pair.gold_keys, dtype=np.uint64))
         allowed[row, positives[row]] = True
     return Batch(
         pairs=tuple(pairs),
-        passages=tuple(passages),
+        passages=tuple(passages.values()),
         positives=np.array(positives, dtype=np.int64),
         allowed=allowed,
     )

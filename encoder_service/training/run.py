@@ -96,6 +96,8 @@ def train(
         device=world.device,
         shared=plan.shared,
         max_tokens=plan.settings.max_tokens,
+        precision=plan.settings.precision,
+        dropout=plan.settings.dropout,
         gradient_checkpointing=plan.settings.gradient_checkpointing,
     )
     training = Training(

@@ -6,6 +6,7 @@ from typing import Literal
 from shoal.errors import ConfigError
 
 Grouping = Literal["auto", "title", "topic", "random"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,8 +14,10 @@ class TrainingSettings:
     """One run's settings. They and the data decide its weights, whatever kills it in between.
 
     `batch_size` pairs learn together, `chunk_size` texts are held in memory at once, `block_size`
-    pairs of one group come together. `warmup` is the share of the steps that the learning rate
-    rises over. `temperature` None is 0.05 for towers that normalize and 1 for others.
+    pairs of one group come together, up to `questions_per_passage` of them with one passage.
+    `warmup` is the share of the steps that the learning rate rises over. `temperature` None is 0.05
+    for towers that normalize and 1 for others. `precision` is that of the activations: bfloat16 on
+    GPUs that have it, and else float32, with "auto". `dropout` None is the model's own.
     `validate_every` and `checkpoint_every` count steps; `patience` validations without a better one
     end the run.
     """
@@ -24,6 +27,7 @@ class TrainingSettings:
     chunk_size: int = 32
     grouping: Grouping = "auto"
     block_size: int = 32
+    questions_per_passage: int = 1
     n_hard_negatives: int = 1
     learning_rate: float = 2e-5
     warmup: float = 0.1
@@ -31,6 +35,8 @@ class TrainingSettings:
     clip_norm: float = 1.0
     temperature: float | None = None
     max_tokens: int | None = None
+    precision: Precision = "auto"
+    dropout: float | None = None
     seed: int = 0
     validate_every: int = 100
     patience: int = 5
@@ -40,8 +46,9 @@ class TrainingSettings:
     def check(self) -> None:
         """Raises ConfigError for a setting out of its range, naming it."""
         least = {
-            "n_steps": 1, "batch_size": 1, "chunk_size": 1, "block_size": 1, "n_hard_negatives": 0,
-            "seed": 0, "validate_every": 1, "patience": 1, "checkpoint_every": 1,
+            "n_steps": 1, "batch_size": 1, "chunk_size": 1, "block_size": 1,
+            "questions_per_passage": 1, "n_hard_negatives": 0, "seed": 0, "validate_every": 1,
+            "patience": 1, "checkpoint_every": 1,
         }  # fmt: skip
         values = asdict(self)
         for name, minimum in least.items():
@@ -52,6 +59,8 @@ class TrainingSettings:
                 raise ConfigError(f"{name} is {values[name]}; it must be above 0")
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"warmup is {self.warmup}; it must be 0 or more, and below 1")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout is {self.dropout}; it must be 0 or more, and below 1")
         if self.weight_decay < 0:
             raise ConfigError(f"weight_decay is {self.weight_decay}; it must be 0 or more")
         if self.max_tokens is not None and self.max_tokens < 8:

@@ -19,8 +19,10 @@ from encoder_service.source import ModelSource
 from encoder_service.tokenizing import TokenizedText
 from encoder_service.towers import Tower, load_towers
 from encoder_service.training.pairs import PassageText
+from encoder_service.training.settings import Precision
 
 _VALIDATION_COST = BatchCost(max_tokens=4096, pass_tokens=64)
+_CPU_COST = BatchCost(max_tokens=8192, pass_tokens=1024)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +64,13 @@ class TrainableTowers:
             network.eval()
 
     def encode_questions(self, texts: Sequence[str]) -> Tensor:
-        """Vectors (n, dim) of one padded batch of questions, with a graph where it is wanted."""
-        return self._forward(self.question, self.question.tokenizer.tokenize(texts))
+        """Vectors (n, dim) of questions, with a graph where it is wanted."""
+        return self._encode(self.question, self.question.tokenizer.tokenize(texts))
 
     def encode_passages(self, passages: Sequence[PassageText]) -> Tensor:
         """As `encode_questions`, for passages with their titles."""
         texts, titles = [p.text for p in passages], [p.title for p in passages]
-        return self._forward(self.passage, self.passage.tokenizer.tokenize(texts, titles))
+        return self._encode(self.passage, self.passage.tokenizer.tokenize(texts, titles))
 
     @torch.no_grad()
     def encode_all(self, role: Role, texts: Sequence[str], titles: Sequence[str] | None) -> Tensor:
@@ -89,6 +91,15 @@ class TrainableTowers:
             tower.save(folder / name)
         return {name: folder / name for name in towers}
 
+    def _encode(self, tower: Tower, tokenized: Sequence[TokenizedText]) -> Tensor:
+        """One padded pass on a GPU; on a CPU passes of similar length, for there padding costs."""
+        if self.device.type != "cpu":
+            return self._forward(tower, tokenized)
+        batches = plan_batches([text.n_tokens for text in tokenized], _CPU_COST)
+        vectors = [self._forward(tower, [tokenized[row] for row in rows]) for rows in batches]
+        order = torch.tensor([row for rows in batches for row in rows])
+        return torch.cat(vectors)[torch.argsort(order)]
+
     def _forward(self, tower: Tower, tokenized: Sequence[TokenizedText]) -> Tensor:
         padded = tower.tokenizer.pad(tokenized)
         inputs = [padded.input_ids, padded.attention_mask]
@@ -105,12 +116,15 @@ def load_trainable(
     *,
     device: torch.device,
     shared: bool,
-    max_tokens: int | None,
-    gradient_checkpointing: bool,
+    max_tokens: int | None = None,
+    precision: Precision = "auto",
+    dropout: float | None = None,
+    gradient_checkpointing: bool = False,
 ) -> TrainableTowers:
     """Loads both towers for training; one folder makes two networks unless they are `shared`.
 
-    On a GPU the activations are bfloat16 and the weights float32.
+    Weights are float32. Activations are bfloat16 where `precision` says so; with "auto" on a GPU
+    that has them. `dropout` None leaves the model's own.
 
     Raises:
         ConfigError: as `load_towers`.
@@ -124,15 +138,29 @@ def load_trainable(
         passage=passage,
         shared=shared,
         device=device,
-        bfloat16=device.type == "cuda" and torch.cuda.is_bf16_supported(),
+        bfloat16=_wants_bfloat16(precision, device),
     )
     for network in loaded.networks().values():
         network.to(device)
         for parameter in network.parameters():
             parameter.requires_grad_()
+        if dropout is not None:
+            _set_dropout(network, dropout)
         if gradient_checkpointing:
             _forget_activations(network)
     return loaded
+
+
+def _wants_bfloat16(precision: Precision, device: torch.device) -> bool:
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return precision == "bfloat16"
+
+
+def _set_dropout(network: nn.Module, share: float) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = share
 
 
 def _forget_activations(network: nn.Module) -> None:

@@ -25,8 +25,7 @@ def load(folder, *, shared=True, **options):
         find_model(str(folder)),
         device=torch.device("cpu"),
         shared=shared,
-        max_tokens=None,
-        gradient_checkpointing=options.get("gradient_checkpointing", False),
+        **options,
     )
 
 
@@ -104,6 +103,43 @@ def test_dropout_falls_the_same_way_when_a_chunk_is_computed_again(bert_like, la
     torch.manual_seed(1)
     towers.encode_questions(["x"])
     assert not torch.equal(after, torch.rand(1))
+
+
+def test_texts_in_passes_of_their_length_have_the_vectors_of_one_pass(bert_like):
+    """A CPU sorts a chunk by length and cuts it; who stands where must not change."""
+    towers = load(bert_like)
+    towers.evaluate()
+    texts = ["a b c d e f g h i j " * (1 + i % 6) for i in range(40)]
+    passages = [PassageText("", text) for text in texts]
+    alone = torch.cat([towers.encode_passages([passage]) for passage in passages])
+    torch.testing.assert_close(towers.encode_passages(passages), alone, atol=1e-5, rtol=1e-5)
+
+
+def test_dropout_is_the_model_s_own_or_what_is_asked_for(bert_like):
+    """Without it a network in training gives the vectors that it will serve."""
+    with_own, without = load(bert_like), load(bert_like, dropout=0.0)
+    served = load(bert_like)
+    served.evaluate()
+    expected = served.encode_questions(["a b c"])
+    for towers in (with_own, without):
+        towers.train()
+    assert torch.equal(without.encode_questions(["a b c"]), expected)
+    assert not torch.allclose(with_own.encode_questions(["a b c"]), expected, atol=1e-3)
+
+
+def test_bfloat16_rounds_the_activations_and_keeps_float32_weights(bert_like, language):
+    """Half the memory; the gradient stays near that of float32."""
+    batch = batch_of(language)
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        towers = load(bert_like, precision=precision, dropout=0.0)
+        towers.train()
+        assert all(p.dtype == torch.float32 for _, p in towers.named_parameters())
+        found[precision] = gradients(towers, batch, chunk_size=64)[1]
+    flat = {name: torch.cat([g.flatten() for g in found[name].values()]) for name in found}
+    assert not torch.equal(flat["float32"], flat["bfloat16"])
+    cosine = torch.nn.functional.cosine_similarity(flat["float32"], flat["bfloat16"], dim=0)
+    assert float(cosine) > 0.99
 
 
 def test_activations_computed_again_give_the_same_gradient(bert_like, language):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,9 @@ def test_a_copy_of_the_answer_is_no_negative():
         [make_pair("capital of France?", PARIS), make_pair("what is in Paris?", copy)],
         n_hard_negatives=0,
     )
-    assert batch.allowed.tolist() == [[True, False], [False, True]]
+    assert batch.passages == (PARIS,)
+    assert batch.positives.tolist() == [0, 0]
+    assert batch.allowed.tolist() == [[True], [True]]
 
 
 def test_other_gold_passages_and_shared_ones_are_no_negatives():
@@ -37,12 +40,29 @@ def test_other_gold_passages_and_shared_ones_are_no_negatives():
         make_pair("capital of France?", PARIS, hard_negatives=[ROME, PARIS]),
     ]
     batch = make_batch(pairs, n_hard_negatives=2)
-    assert [p.text for p in batch.passages] == [ROME.text, TURIN.text, PARIS.text, ROME.text]
+    assert batch.passages == (ROME, TURIN, PARIS)  # each once, for whomever it stands there
     assert batch.allowed.tolist() == [
-        [True, False, True, False],
-        [True, True, True, True],
-        [True, True, True, True],
+        [True, False, True],
+        [True, True, True],
+        [True, True, True],
     ]
+
+
+def test_a_passage_that_two_questions_share_counts_once_for_a_third():
+    """Encoded once and met once: the loss is that of a batch whose copies were left out."""
+    pairs = [
+        make_pair("capital of Italy?", ROME),
+        make_pair("where is Rome?", ROME),
+        make_pair("capital of France?", PARIS),
+    ]
+    batch = make_batch(pairs, n_hard_negatives=0)
+    assert batch.positives.tolist() == [0, 0, 1]
+    questions = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    passages = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    losses = [math.log(1 + math.exp(-1.0)), math.log(1 + math.exp(-0.2)),
+              math.log(1 + math.exp(-1.0))]  # fmt: skip
+    judged = contrastive_loss(questions, passages, batch, temperature=1.0)
+    assert float(judged.loss) == pytest.approx(sum(losses) / 3, abs=1e-6)
 
 
 def test_questions_of_the_same_words_share_their_answers():
