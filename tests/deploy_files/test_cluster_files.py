@@ -81,6 +81,11 @@ def test_nodes_outlive_a_head_that_is_away(prepared):
     ] * 2
 
 
+def test_searches_go_at_the_priority_of_other_programs(prepared):
+    """Ray starts its workers, and so ours, at nice 15: on a full node everything else goes first."""
+    assert [e["RAY_worker_niceness"] for e, _ in _starts(prepared)] == ["0"] * 2
+
+
 def test_on_premise_workers_are_started():
     """Autoscaler 2 doesn't know an on-premise cluster's head, and starts no worker."""
     head, _ = _starts(_given("cluster.local.yaml"))

@@ -145,6 +145,13 @@ def test_a_router_is_asked_over_tls_by_the_name_of_its_certificate(groups, serve
     assert "POD_IP" in names
 
 
+def test_searches_go_at_the_priority_of_other_programs(groups):
+    """Ray starts its workers, and so ours, at nice 15, wherever it isn't told."""
+    for name, group in groups.items():
+        told = {each["name"]: each.get("value") for each in _container(group)["env"]}
+        assert told["RAY_worker_niceness"] == "0", name
+
+
 def _fits(demand, group):
     """Whether a pod of the group has what Ray is asked to reserve, by what it was told it has."""
     told = group["rayStartParams"]
