@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-cluster test-faults test-ray test-soak soak fuzz test-simulation \
 	check stubs bench bench-quality bench-index bench-building bench-overload bench-scale \
-	bench-scaling bench-against bench-ray gpu-check clean
+	bench-scaling bench-against bench-ray bench-training gpu-check clean
 SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -88,6 +88,9 @@ bench-scale: $(READY) ## a fan-out to 16, 64 and 256 shards, by simulation (docs
 
 bench-scaling: $(READY) ## encoders follow a load step on a real Ray cluster (docs/ray-scaling.png; 4 minutes)
 	$(BIN)/python -m bench.scaling --png docs/ray-scaling.png $(BENCH)
+
+bench-training: $(READY) ## what a step of training costs, and what each setting saves of it (docs/training.md)
+	$(BIN)/python -m bench.training $(BENCH)
 
 bench-index: $(READY) ## every recipe: bytes, recall, time; what a shard adds to faiss (docs/index.md)
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m bench.index $(BENCH)
