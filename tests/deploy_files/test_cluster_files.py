@@ -82,7 +82,7 @@ def test_nodes_outlive_a_head_that_is_away(prepared):
 
 
 def test_searches_go_at_the_priority_of_other_programs(prepared):
-    """Ray starts its workers, and so ours, at nice 15: on a full node everything else goes first."""
+    """Ray starts its workers, and so ours, at nice 15: behind all else on a full node."""
     assert [e["RAY_worker_niceness"] for e, _ in _starts(prepared)] == ["0"] * 2
 
 
