@@ -40,7 +40,7 @@ def open_doors(facts: Facts) -> Iterator[Finding]:
 
 def _judged(door: Door) -> Finding:
     name = "open-doors"
-    where = f"{door.module} (pid {door.pid}) is open to other machines on {door.host}:{door.port}"
+    where = f"{door.module} (pid {door.pid}) is open to other machines on {_place(door)}"
     can = _WORDS.get(door.module, "uses it")
     if door.speaks == "silent":
         return note(name, f"{where}, and did not answer when it was asked")
@@ -57,6 +57,10 @@ def _judged(door: Door) -> Finding:
     unknown = ", and could not be asked whether it wants a token" if door.asks is None else ""
     what = f"{where}{plain}{unknown or ', and asks for no token'}: whoever reaches it {can}"
     return fault(name, what, _PROTECT)
+
+
+def _place(door: Door) -> str:
+    return f"[{door.host}]:{door.port}" if ":" in door.host else f"{door.host}:{door.port}"
 
 
 def _judged_page(door: Door, where: str) -> Finding:

@@ -15,6 +15,7 @@ from deploy.state import ClusterState, paths_of
 from deploy.status import ClusterStatus, cluster_status, coverage_of
 from shoal.credentials import NO_CREDENTIALS, Credentials, read_token
 from shoal.errors import ConfigError, ShoalError
+from shoal.formats.remote_url import redacted
 from shoal.internal.v1 import admin_pb2, admin_pb2_grpc
 from shoal.rpc.channel import open_channel
 from shoal.rpc.status import error_of
@@ -27,7 +28,7 @@ class ClusterFacts:
     """`name` is "" for a cluster known by its router's address alone.
 
     `status` is of its processes on this machine, None for a cluster elsewhere; `router_why` says
-    why the router told no topology. `index_dir` is where its index lies here, "" where unknown.
+    why the router told no topology. `index_dir` is its index's folder or URL, "" where unknown.
     """
 
     name: str
@@ -79,7 +80,7 @@ async def _known(state: ClusterState, shown: Credentials) -> ClusterFacts:
         running=True,
         on=state.on,
         status=status,
-        index_dir=state.index_dir,
+        index_dir=redacted(state.index_url) if state.index_url else state.index_dir,
     )
     return await _facts(begun, state.index, shown, inner_credentials(state))
 

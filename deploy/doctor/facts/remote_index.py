@@ -5,12 +5,15 @@ from deploy.index_place import IndexPlace
 from shoal.errors import ShoalError
 from shoal.formats.remote_store import open_remote
 from shoal.formats.remote_verify import verify_remote
+from shoal.formats.versions import list_versions
 
 
 def read_remote_index(place: IndexPlace, *, deep: bool) -> IndexFacts:
     """What lies at the URL; nothing is copied. Without `deep` no file but the manifest is read."""
     try:
         live = place.manifest()
+        with place.manifests() as folder:
+            versions = list_versions(folder)
         report = verify_remote(open_remote(place.url), lambda *_: None) if deep else None
     except ShoalError as failure:
         return IndexFacts(place=str(place), faults=(failure.message,))
@@ -20,7 +23,7 @@ def read_remote_index(place: IndexPlace, *, deep: bool) -> IndexFacts:
         faults=tuple(report.faults) if report else (),
         name=live.name,
         live=live.version,
-        versions=(live.version,),
+        versions=versions,
         created_at=live.created_at,
         devices=live.devices,
         n_live=live.n_live,
