@@ -273,7 +273,7 @@ def test_room_on_a_gpu_is_told_before_shards_hold_it():
 
 
 def test_what_was_not_looked_at_is_not_judged():
-    """A bare machine has no cluster to be ill; what Ray would do is the only question left."""
+    """A bare machine has no cluster to be ill; what Ray would do is all that is left."""
     assert {f.check for f in examine(Facts())} == {"ray-authentication"}
 
 

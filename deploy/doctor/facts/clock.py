@@ -1,7 +1,6 @@
 """This machine's clock: whether the kernel believes it, and what it costs to read. Linux."""
 
 import ctypes
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,13 +45,13 @@ def read_clock() -> Clock:
 
 def _ask_kernel() -> tuple[bool | None, float]:
     # with `modes` 0 it only reads, which everyone may
-    ask = getattr(ctypes.CDLL(None, use_errno=True), "adjtimex", None)
+    ask = getattr(ctypes.CDLL(None), "adjtimex", None)
     if ask is None:
         return None, 0.0
     told = _Timex()
     state = ask(ctypes.byref(told))
-    if state < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    if state < 0:  # a sandbox that lets nobody ask
+        return None, 0.0
     if state == _TIME_ERROR:
         return False, 0.0
     return True, told.maxerror / 1e6

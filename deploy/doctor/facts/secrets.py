@@ -32,8 +32,9 @@ _FLAGS: dict[str, Kind] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretFile:
-    """`mode` are its permission bits. `fault` says why it can't serve; `expires` is when the
-    certificate, or the first of a tokens file's entries to end, does: its `entry`, None for never.
+    """`mode` are its permission bits, less those that a folder above it takes away. `fault` says
+    why it can't serve; `expires` is when the certificate, or the first of a tokens file's entries
+    to end, does: its `entry`; None for never.
     """
 
     path: str
@@ -104,6 +105,13 @@ def read_certificate(path: Path, key: Path) -> SecretFile:
 
 def _mode(path: Path) -> tuple[int, str]:
     try:
-        return stat.S_IMODE(path.stat().st_mode), ""
+        at = path.resolve(strict=True)
+        mode = stat.S_IMODE(at.stat().st_mode)
+        above = [folder.stat().st_mode for folder in at.parents]
     except OSError as failure:
         return 0, f"{path} can't be looked at: {failure.strerror}"
+    # who may not pass a folder reaches nothing in it
+    for may_pass, bits in ((stat.S_IXGRP, stat.S_IRWXG), (stat.S_IXOTH, stat.S_IRWXO)):
+        if not all(folder & may_pass for folder in above):
+            mode &= ~bits
+    return mode, ""
