@@ -239,6 +239,7 @@ PLANTED = [
                         "listening": (Listening(host="0.0.0.0", port=6379),)}, WARNING,
      "plaintext"),
     ("unseen", {"unseen": (Unseen(what="the clock", why="OSError: no"),)}, WARNING, "OSError: no"),
+    ("unseen", {"unseen": (Unseen(what="tokens", why="-", lacks="yaml"),)}, NOTE, "package yaml"),
 ]  # fmt: skip
 
 
@@ -300,3 +301,24 @@ def test_the_manual_has_every_check():
     assert [(row[0].strip("`"), row[1], row[2]) for row in rows] == [
         (check.name, check.subject, check.looks_for) for check in CHECKS
     ]
+
+
+def test_findings_are_drawn_by_subject_with_what_to_do():
+    """Who reads a terminal reads one subject at a time, its worst first."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    from deploy.cli.doctor_drawn import drawn
+
+    planted = {**_index(faults=("x: altered",)), **_limits(max_files=256)}
+    found = [f for f in examine(replace(WELL, **planted)) if f.severity is not Severity.OK]
+    console = Console(file=StringIO(), width=60)
+    console.print(drawn(found, "1 fault, 1 warning"))
+    lines = [line.strip() for line in console.file.getvalue().splitlines()]
+    assert lines[0].split() == ["index", "fault", "x:", "altered"]
+    assert lines[1].startswith("→ copy that file again")
+    assert [line.split()[:2] for line in lines if line.startswith("limits")] == [
+        ["limits", "warning"]
+    ]
+    assert lines[-1] == "1 fault, 1 warning"

@@ -3,10 +3,13 @@
 import stat
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from deploy.doctor.facts.record import Facts
-from deploy.doctor.facts.secrets import SecretFile
 from deploy.doctor.findings import Finding, fault, note, ok, warning
+
+if TYPE_CHECKING:  # it needs more than the bare install
+    from deploy.doctor.facts.secrets import SecretFile
 
 _SOON = timedelta(days=14)
 _OTHERS_READ = stat.S_IRGRP | stat.S_IROTH
@@ -57,7 +60,7 @@ def ends(facts: Facts) -> Iterator[Finding]:
             yield _ending(file, file.expires, facts.clock.now)
 
 
-def _ending(file: SecretFile, expires: datetime, now: datetime) -> Finding:
+def _ending(file: "SecretFile", expires: datetime, now: datetime) -> Finding:
     what = f"token {file.entry!r} of {file.path}" if file.entry else f"certificate {file.path}"
     remedy = (
         "make another with 'shoal token new', and take the old entry away"

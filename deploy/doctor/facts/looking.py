@@ -11,16 +11,20 @@ Seen = TypeVar("Seen")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unseen:
-    """What could not be looked at, and why not; both for people."""
+    """What could not be looked at, and why not, for people; `lacks` is a module that is missing."""
 
     what: str
     why: str
+    lacks: str = ""
 
 
 def look(unseen: list[Unseen], what: str, read: Callable[[], Seen], otherwise: Seen) -> Seen:
     """What `read` returns; where it fails, `otherwise`, with the reason added to `unseen`."""
     try:
         return read()
+    except ModuleNotFoundError as failure:
+        unseen.append(Unseen(what=what, why=reason_of(failure), lacks=failure.name or ""))
+        return otherwise
     except Exception as failure:  # noqa: BLE001 -- a doctor that falls over helps nobody
         unseen.append(Unseen(what=what, why=reason_of(failure)))
         return otherwise

@@ -16,7 +16,6 @@ from deploy.doctor.facts.own_processes import OwnProcess
 from deploy.state import ClusterState
 from shoal.errors import ShoalError
 from shoal.rpc.certificates import CertificateFiles, check_certificates, describe_certificate
-from shoal.rpc.tokens import read_tokens
 
 Kind = Literal["key", "token", "tokens", "certificate"]
 
@@ -79,6 +78,8 @@ def read_secret(path: Path, kind: Kind) -> SecretFile:
     mode, fault = _mode(path)
     if fault or kind != "tokens":
         return SecretFile(path=str(path), kind=kind, mode=mode, fault=fault)
+    from shoal.rpc.tokens import read_tokens  # noqa: PLC0415 -- the bare install reads none
+
     try:
         grants = read_tokens(path)
     except ShoalError as failure:
