@@ -92,7 +92,12 @@ def _cluster(question: Question) -> ClusterFacts | None:
 def _place(question: Question) -> IndexPlace | None:
     state = question.state
     told = question.index or (state.index_url or state.index_dir if state else "")
-    return IndexPlace.of(told, None) if told else None
+    if not told:
+        return None
+    place = IndexPlace.of(told, None)
+    # a cluster on Ray that was started elsewhere has its index on its nodes
+    is_elsewhere = bool(state and state.on == "ray" and not question.index)
+    return None if is_elsewhere and not place.url and not place.folder.is_dir() else place
 
 
 def _index(question: Question, cluster: ClusterFacts | None) -> "IndexFacts | None":
