@@ -222,7 +222,7 @@ def test_a_token_is_looked_for_where_ray_does(tmp_path):
 def _doctor(environment, *arguments):
     return subprocess.run(
         [sys.executable, "-c", "from deploy.cli.main import main; main()", "doctor", *arguments],
-        capture_output=True, text=True, timeout=60, env={**os.environ, **environment}, cwd=ROOT,
+        capture_output=True, text=True, timeout=100, env={**os.environ, **environment}, cwd=ROOT,
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from deploy.doctor.facts.own_processes import module_of, own_processes, pid_of
 from deploy.doctor.facts.packages import judge, read_packages
 from deploy.doctor.facts.processor import parse_flags, read_processor, read_quota
 from deploy.doctor.facts.secrets import read_certificate, read_secret, read_secrets
+from deploy.doctor.facts.sockets import inodes_of
 from deploy.index_place import IndexPlace
 from shoal import __version__
 from shoal.errors import UnavailableError
@@ -191,6 +192,13 @@ def test_a_process_is_read_with_its_sockets_its_threads_and_its_files(tmp_path):
     assert (seen.module, seen.omp_threads, seen.omp_wait) == ("router", "3", "PASSIVE")
     assert 0 < seen.n_files < seen.max_files
     assert found == child.pid
+
+
+def test_a_process_that_has_ended_is_nobodys():
+    """Between two looks at /proc processes end; that is no other user's secret."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        child.wait()
+    assert inodes_of(child.pid) == frozenset()
 
 
 def test_a_port_of_nobodys_has_no_pid():

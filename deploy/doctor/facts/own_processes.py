@@ -3,6 +3,7 @@
 Rule: whoever started them, a process is known by its command line, and what it does by the kernel.
 """
 
+import contextlib
 import os
 import resource
 from collections.abc import Mapping, Sequence
@@ -56,7 +57,8 @@ def own_processes() -> tuple[OwnProcess, ...]:
     for folder in sorted(proc.glob("[0-9]*"), key=lambda path: int(path.name)):
         command = _words(folder / "cmdline") or []
         if module := module_of(command):
-            found.append(_read(folder, module, command, sockets))
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # gone meanwhile
+                found.append(_read(folder, module, command, sockets))
     return tuple(found)
 
 

@@ -3,6 +3,7 @@
 Rule: tables are parsed as text by a pure function; `read_listening` alone touches the machine.
 """
 
+import contextlib
 import ipaddress
 import re
 import struct
@@ -55,13 +56,18 @@ def listening_inodes() -> dict[int, Listening]:
 
 
 def inodes_of(pid: int, proc: Path = Path("/proc")) -> frozenset[int] | None:
-    """The inodes of a process's sockets; None where it is gone or another user's."""
+    """The inodes of a process's sockets, none where it is gone; None where it is another user's."""
+    found = set()
     try:
-        names = [str(path.readlink()) for path in (proc / str(pid) / "fd").iterdir()]
-    except OSError:
+        for path in (proc / str(pid) / "fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                if match := _SOCKET.fullmatch(str(path.readlink())):
+                    found.add(int(match[1]))
+    except PermissionError:
         return None
-    found = (_SOCKET.fullmatch(name) for name in names)
-    return frozenset(int(match[1]) for match in found if match)
+    except (FileNotFoundError, ProcessLookupError):
+        return frozenset()
+    return frozenset(found)
 
 
 def _parse(text: str) -> Iterator[tuple[int, Listening]]:
