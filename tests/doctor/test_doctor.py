@@ -1,4 +1,4 @@
-"""`shoal doctor`: the kernel's tables, Ray's processes, and the verdict; on real sockets."""
+"""`shoal doctor` on Ray: the kernel's tables, Ray's processes, and the verdict; on real sockets."""
 
 import contextlib
 import json
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy.doctor.checks import examine, ray_authentication, ray_ports
-from deploy.doctor.facts import Facts, has_ray_token
-from deploy.doctor.findings import Severity, is_well
-from deploy.doctor.ray_processes import (
+from deploy.doctor.checks.ray import ray_authentication, ray_ports
+from deploy.doctor.examination import examine
+from deploy.doctor.facts.gathering import has_ray_token
+from deploy.doctor.facts.ray_processes import (
     RayProcess,
     RayRole,
     encrypts,
@@ -22,13 +22,19 @@ from deploy.doctor.ray_processes import (
     ray_processes,
     role_of,
 )
-from deploy.doctor.sockets import Listening, parse_table, read_listening
+from deploy.doctor.facts.record import Facts
+from deploy.doctor.facts.sockets import Listening, parse_table, read_listening
+from deploy.doctor.findings import Severity, exit_code
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def _gcs(mode, port=6379):
     return RayProcess(role=RayRole.GCS, pid=7, port=port, auth_mode=mode)
+
+
+def _bad(findings):
+    return [f for f in findings if f.severity is not Severity.OK]
 
 
 def _open(port, host="0.0.0.0"):
@@ -78,10 +84,10 @@ def test_an_ipv4_address_in_ipv6_clothes_is_loopback_still():
 
 
 @pytest.mark.parametrize("port", [6379, 8265, 10001, 52365])
-def test_a_port_of_ray_that_is_open_without_authentication_is_an_error(port):
+def test_a_port_of_ray_that_is_open_without_authentication_is_a_fault(port):
     """Fault 53: whoever reaches it runs code on the cluster."""
-    findings = examine(Facts(listening=(_open(port),), has_token=True))
-    assert [(f.check, f.severity) for f in findings] == [("ray-ports", Severity.ERROR)]
+    findings = _bad(examine(Facts(listening=(_open(port),), has_token=True)))
+    assert [(f.check, f.severity) for f in findings] == [("ray-ports", Severity.FAULT)]
     assert str(port) in findings[0].what
     assert "RAY_AUTH_MODE=token" in findings[0].remedy
 
@@ -90,7 +96,7 @@ def test_a_port_of_ray_that_is_open_without_authentication_is_an_error(port):
 def test_a_port_of_ray_on_loopback_is_nothing(port):
     """`ray dashboard` and ssh reach it there, and nobody else does."""
     listening = (_open(port, "127.0.0.1"), _open(port, "::1"))
-    assert not list(ray_ports(Facts(listening=listening)))
+    assert not _bad(ray_ports(Facts(listening=listening)))
 
 
 def test_what_nodes_need_of_each_other_is_a_warning_once_tokens_are_asked_for():
@@ -101,7 +107,7 @@ def test_what_nodes_need_of_each_other_is_a_warning_once_tokens_are_asked_for():
     )
     assert {f.what.split(",")[0]: f.severity for f in ray_ports(facts)} == {
         "port 6379": Severity.WARNING,
-        "port 8265": Severity.ERROR,
+        "port 8265": Severity.FAULT,
         "port 10001": Severity.WARNING,
         "port 52365": Severity.WARNING,
     }
@@ -133,27 +139,26 @@ def test_ray_is_looked_for_where_it_was_told_to_listen():
     ("facts", "expected"),
     [
         (Facts(ray=(_gcs("token"),)), None),
-        (Facts(ray=(_gcs(""),), auth_mode="token"), Severity.ERROR),
-        (Facts(ray=(_gcs("disabled"),)), Severity.ERROR),
+        (Facts(ray=(_gcs(""),), auth_mode="token"), Severity.FAULT),
+        (Facts(ray=(_gcs("disabled"),)), Severity.FAULT),
         (Facts(ray=(_gcs(None),)), Severity.WARNING),
         (Facts(auth_mode="token"), None),
-        (Facts(auth_mode="disabled", has_token=True), Severity.ERROR),
+        (Facts(auth_mode="disabled", has_token=True), Severity.FAULT),
         (Facts(has_token=True), None),
-        (Facts(), Severity.WARNING),
+        (Facts(), Severity.NOTE),
     ],
 )
 def test_authentication_is_judged_by_what_runs_and_else_by_what_would(facts, expected):
     """Fault 53: the environment of a running process counts; this shell's only before it runs."""
-    assert next((f.severity for f in ray_authentication(facts)), None) == expected
+    assert next((f.severity for f in _bad(ray_authentication(facts))), None) == expected
 
 
-def test_errors_come_first_and_decide():
+def test_faults_come_first_and_decide():
     """Who reads one line reads the one that matters."""
-    findings = examine(Facts(ray=(_gcs(None), _gcs("")), listening=(_open(6379),)))
+    findings = _bad(examine(Facts(ray=(_gcs(None), _gcs("")), listening=(_open(6379),))))
     severities = [finding.severity for finding in findings]
-    assert severities == [Severity.ERROR, Severity.ERROR, Severity.WARNING]
-    assert not is_well(findings)
-    assert is_well(findings[-1:])
+    assert severities == [Severity.FAULT, Severity.FAULT, Severity.WARNING]
+    assert [exit_code(findings), exit_code(findings[-1:]), exit_code(())] == [78, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +222,7 @@ def test_a_token_is_looked_for_where_ray_does(tmp_path):
 def _doctor(environment, *arguments):
     return subprocess.run(
         [sys.executable, "-c", "from deploy.cli.main import main; main()", "doctor", *arguments],
-        capture_output=True, text=True, timeout=60, env={**os.environ, **environment}, cwd=ROOT,
+        capture_output=True, text=True, timeout=100, env={**os.environ, **environment}, cwd=ROOT,
     )  # fmt: skip
 
 
@@ -237,5 +242,5 @@ def test_the_command_finds_a_port_that_really_is_open(tmp_path):
     with _listener("0.0.0.0") as port, _running_gcs(tmp_path, port, "disabled"):
         told = _doctor({"RAY_AUTH_MODE": "token"})
     assert told.returncode == 78
-    assert f"error: port {port}, Ray's GCS, is open to other machines on 0.0.0.0" in told.stdout
+    assert f"fault: port {port}, Ray's GCS, is open to other machines on 0.0.0.0" in told.stdout
     assert "set RAY_AUTH_MODE=token" in told.stdout

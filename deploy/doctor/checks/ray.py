@@ -1,16 +1,14 @@
-"""The checks: pure functions from a machine's facts to findings, and the list of them.
+"""Ray's ports and its authentication. Pure.
 
 Rule: whoever reaches an unprotected port of Ray runs code on the cluster (CVE-2023-48022), so what
-is open to other machines is an error unless Ray is seen to ask for tokens. Reads nothing.
+is open to other machines is a fault unless Ray is seen to ask for tokens.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from deploy.doctor.facts import Facts
-from deploy.doctor.findings import Finding, Severity
-from deploy.doctor.ray_processes import DEFAULT_PORTS, PROTECTED_MODE, RayRole
-
-Check = Callable[[Facts], Iterator[Finding]]
+from deploy.doctor.facts.ray_processes import DEFAULT_PORTS, PROTECTED_MODE, RayRole
+from deploy.doctor.facts.record import Facts
+from deploy.doctor.findings import Finding, Severity, fault, note, ok, warning
 
 _TURN_ON = (
     "set RAY_AUTH_MODE=token where 'ray start' runs, on every node, with one ~/.ray/auth_token "
@@ -30,40 +28,24 @@ def ray_authentication(facts: Facts) -> Iterator[Finding]:
     """Ray that runs here, or would be started from here, takes work from anyone."""
     name = "ray-authentication"
     for process in facts.ray:
+        who = f"{process.role.value} (pid {process.pid})"
         if process.auth_mode is None:
-            yield Finding(
-                check=name,
-                severity=Severity.WARNING,
-                what=f"whether {process.role.value} (pid {process.pid}) asks for tokens can't be "
-                "seen: it is another user's",
-                remedy="run 'shoal doctor' as that user",
-            )
+            what = f"whether {who} asks for tokens can't be seen: it is another user's"
+            yield warning(name, what, "run 'shoal doctor' as that user")
         elif process.auth_mode != PROTECTED_MODE:
-            yield Finding(
-                check=name,
-                severity=Severity.ERROR,
-                what=f"{process.role.value} (pid {process.pid}) asks for no token: whoever "
-                "reaches it runs code here",
-                remedy=_TURN_ON,
-            )
+            what = f"{who} asks for no token: whoever reaches it runs code here"
+            yield fault(name, what, _TURN_ON)
     if facts.ray or facts.auth_mode == PROTECTED_MODE:
+        if all(process.auth_mode == PROTECTED_MODE for process in facts.ray):
+            yield ok(name, f"Ray asks for tokens: {len(facts.ray)} processes of it run here")
         return
+    would = "a 'ray start' would take work from anyone"
     if facts.auth_mode:
-        yield Finding(
-            check=name,
-            severity=Severity.ERROR,
-            what=f"RAY_AUTH_MODE is {facts.auth_mode!r} here: a 'ray start' would take work from "
-            "anyone",
-            remedy=_TURN_ON,
-        )
+        yield fault(name, f"RAY_AUTH_MODE is {facts.auth_mode!r} here: {would}", _TURN_ON)
     elif not facts.has_token:
-        yield Finding(
-            check=name,
-            severity=Severity.WARNING,
-            what="RAY_AUTH_MODE is unset and there is no token: a 'ray start' would take work from "
-            "anyone",
-            remedy=_TURN_ON,
-        )
+        yield note(name, f"RAY_AUTH_MODE is unset and there is no token: {would}", _TURN_ON)
+    else:
+        yield ok(name, "Ray does not run here, and would ask for the token that is there")
 
 
 def ray_ports(facts: Facts) -> Iterator[Finding]:
@@ -71,12 +53,15 @@ def ray_ports(facts: Facts) -> Iterator[Finding]:
     protected = bool(facts.ray) and all(
         process.auth_mode == PROTECTED_MODE for process in facts.ray
     )
-    for role, port, hosts in _open_ports(facts):
+    found = list(_open_ports(facts))
+    if facts.listening and not found:
+        yield ok("ray-ports", "no port of Ray's is open to other machines")
+    for role, port, hosts in found:
         # nothing but people needs the dashboard; nodes need the others
         mild = protected and role is not RayRole.DASHBOARD
         yield Finding(
             check="ray-ports",
-            severity=Severity.WARNING if mild else Severity.ERROR,
+            severity=Severity.WARNING if mild else Severity.FAULT,
             what=f"port {port}, {role.value}, is open to other machines on {', '.join(hosts)}"
             + ("" if protected else ", and is not seen to ask for tokens"),
             remedy=_CLOSE[role] + ("" if protected else f"; {_TURN_ON}"),
@@ -105,12 +90,3 @@ def _open_ports(facts: Facts) -> Iterator[tuple[RayRole, int, list[str]]]:
             hosts = sorted(s.host for s in facts.listening if s.port == port and s.exposed)
             if hosts:
                 yield role, port, hosts
-
-
-CHECKS: tuple[Check, ...] = (ray_authentication, ray_ports, ray_encryption)
-
-
-def examine(facts: Facts) -> tuple[Finding, ...]:
-    """Every check's findings, errors first."""
-    found = [finding for check in CHECKS for finding in check(facts)]
-    return tuple(sorted(found, key=lambda finding: finding.severity is not Severity.ERROR))

@@ -1,0 +1,84 @@
+"""Shoal's own doors that other machines reach, by how they answer a stranger. Pure.
+
+Rule: whoever reaches a shard or an encoder needs no router to read every passage, and whoever may
+administer a router can move it to another version; so an open door is a fault, whoever meant it.
+"""
+
+from collections.abc import Iterator
+
+from deploy.doctor.facts.doors import Door
+from deploy.doctor.facts.record import Facts
+from deploy.doctor.findings import Finding, fault, note, ok, warning
+
+_WORDS = {
+    "router": "searches and administers the cluster",
+    "shard_server": "reads every passage, and loads and releases versions",
+    "encoder_service": "takes its processor or GPU",
+}
+_PROTECT = (
+    "listen on 127.0.0.1, or give --tls-certificate, --tls-key and --tokens (docs/security.md); "
+    "until then close the port with a firewall"
+)
+
+
+def open_doors(facts: Facts) -> Iterator[Finding]:
+    """A port of Shoal's that other machines reach without TLS or without a token."""
+    name = "open-doors"
+    unreadable = [str(p.pid) for p in facts.own if not p.is_readable]
+    if unreadable:
+        yield warning(
+            name,
+            f"what these processes listen on can't be seen, as they are another user's: pid "
+            f"{', '.join(unreadable)}",
+            "run 'shoal doctor' as that user",
+        )
+    for door in facts.doors:
+        yield _judged(door)
+    if facts.own and not facts.doors and not unreadable:
+        yield ok(name, f"{len(facts.own)} processes of Shoal listen on loopback alone")
+
+
+def _judged(door: Door) -> Finding:
+    name = "open-doors"
+    where = f"{door.module} (pid {door.pid}) is open to other machines on {_place(door)}"
+    can = _WORDS.get(door.module, "uses it")
+    if door.speaks == "silent":
+        return note(name, f"{where}, and did not answer when it was asked")
+    if door.speaks == "http":
+        return _judged_page(door, where)
+    plain = "" if door.tls else ", in plaintext"
+    if door.asks:
+        if door.tls:
+            return ok(name, f"{where}, in TLS, and asks for a token")
+        what = f"{where}{plain}: its token can be read on the way"
+        return warning(name, what, "give it --tls-certificate and --tls-key (docs/security.md)")
+    if door.asks is None and door.tls:
+        return note(name, f"{where}, in TLS, and refuses who shows no certificate, or is busy")
+    unknown = ", and could not be asked whether it wants a token" if door.asks is None else ""
+    what = f"{where}{plain}{unknown or ', and asks for no token'}: whoever reaches it {can}"
+    return fault(name, what, _PROTECT)
+
+
+def _place(door: Door) -> str:
+    return f"[{door.host}]:{door.port}" if ":" in door.host else f"{door.host}:{door.port}"
+
+
+def _judged_page(door: Door, where: str) -> Finding:
+    name = "open-doors"
+    if door.asks is False:
+        return fault(
+            name,
+            f"{where}, by HTTP in plaintext, and answers searches without a token",
+            "listen on 127.0.0.1, or give --tokens, and put a proxy with TLS before it",
+        )
+    if door.asks:
+        return warning(
+            name,
+            f"{where}, by HTTP in plaintext: its token can be read on the way",
+            "listen on 127.0.0.1, and put a proxy with TLS before it",
+        )
+    return warning(
+        name,
+        f"{where}, by HTTP in plaintext: whoever reaches it reads its page, as of metrics",
+        "give --metrics-host 127.0.0.1, or let who collects the figures alone reach it",
+    )
