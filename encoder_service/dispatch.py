@@ -60,7 +60,8 @@ class EncodeQueue:
         self._tokenizing = False
         self._n_passes = 0
         self._depth = metrics.QUEUE_DEPTH.labels("encoder")
-        self._in_flight = metrics.IN_FLIGHT.labels("encoder")
+        permits = self._permits  # not self: it would keep the model of a queue that was closed
+        metrics.IN_FLIGHT.labels("encoder").set_function(lambda: permits.n_texts)
         self._refused = metrics.REFUSED.labels("encoder")
         self._sizes = metrics.BATCH_SIZE.labels("encoder")
 
@@ -91,7 +92,6 @@ class EncodeQueue:
         except OverloadedError:
             self._refused.inc(len(texts))
             raise
-        self._in_flight.set(self._permits.n_texts)
         call = Call(
             texts=texts,
             titles=titles,
@@ -118,7 +118,6 @@ class EncodeQueue:
         finally:
             call.cancelled = call.n_left > 0
             self._permits.give_back(permit)
-            self._in_flight.set(self._permits.n_texts)
         metrics.QUERIES.inc(len(texts))
         return Encoded(
             vectors=call.vectors,

@@ -19,6 +19,7 @@ from shoal import contract, vectors
 from shoal.errors import FailedPreconditionError, UnavailableError
 from shoal.rpc import metrics
 from shoal.rpc.deadline import Deadline
+from shoal.rpc.gpu_memory import watch_gpu
 from shoal.rpc.request_id import current_request_id
 from shoal.v1 import encoder_pb2 as pb
 from shoal.v1 import encoder_pb2_grpc
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 FEATURES = ("titles",)
+_HITS, _MISSES = (metrics.ENCODER_CACHE.labels(result) for result in metrics.CACHE_RESULTS)
 _STAGES = {stage: metrics.STAGE_SECONDS.labels(stage) for stage in
            ("encoder_queue", "tokenize", "forward")}  # fmt: skip
 
@@ -54,6 +56,7 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
             max_wait_s=config.max_wait_s,
         )
         self._encoder = encoder
+        watch_gpu(encoder.device)
 
     async def close(self) -> None:
         """Ends the queue's threads."""
@@ -104,6 +107,8 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
         known = {row: entry for row, text in enumerate(call.texts)
                  if (entry := self._cache.get(text)) is not None}  # fmt: skip
         missing = [row for row in range(len(call.texts)) if row not in known]
+        _HITS.inc(len(known))
+        _MISSES.inc(len(missing))
         if not known:
             encoded = await _run(queue, call, call.texts, deadline)
         elif missing:

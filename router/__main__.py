@@ -5,6 +5,8 @@ Without a file: `python -m router --topology-source leases`.
 
 import random
 
+from prometheus_client import REGISTRY
+
 from router.admin import AdminServicer
 from router.admission import Admission
 from router.config import RouterConfig
@@ -15,6 +17,7 @@ from router.registry import Registry
 from router.reload import Reloader
 from router.search import Searcher
 from router.service import SearchServicer
+from router.standing_gauges import StandingGauges
 from router.topology_file import TopologyFile
 from shoal.errors import ConfigError
 from shoal.internal.v1 import admin_pb2, admin_pb2_grpc
@@ -32,6 +35,7 @@ async def main(config: RouterConfig) -> None:
         searches = SearchServicer(registry, Searcher(random.Random(), config), admission)
         metrics.IN_FLIGHT.labels("router").set_function(lambda: admission.n_queries)
         metrics.QUEUE_DEPTH.labels("router").set_function(lambda: registry.served.n_waiting)
+        REGISTRY.register(StandingGauges(lambda: registry.served))
         reloader = Reloader(registry, release_after_s=config.release_after_s)
         leases = source if isinstance(source, LeaseSource) else None
         admin = AdminServicer(registry, reloader, leases, config.peer_credentials)

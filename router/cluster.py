@@ -28,6 +28,13 @@ from shoal.rpc import metrics
 
 logger = logging.getLogger(__name__)
 
+_EJECTIONS = {
+    (component, cause): metrics.EJECTIONS.labels(component, cause.value)
+    for component in ("shard", "encoder")
+    for cause in Cause
+}
+"""All of them, so that they are 0 and not absent: an alarm sees the first."""
+
 Description = TypeVar("Description")
 Told_co = TypeVar("Told_co", covariant=True)
 
@@ -116,7 +123,7 @@ class Replica(Generic[Description]):
         """Leaves it out until a check succeeds."""
         if self.health.state is not State.EJECTED:
             logger.warning("%s is left out: %s", self.address, detail)
-            metrics.EJECTIONS.labels(self._component, cause.value).inc()
+            _EJECTIONS[self._component, cause].inc()
         self._stand(self.standing.ejected(detail, time.monotonic()))
 
     def note(self, failure: Exception) -> None:
@@ -141,7 +148,7 @@ class Replica(Generic[Description]):
         self._stand(after)
         if after.state is State.DOUBTED:
             logger.warning("%s is doubted: %s", self.address, after.detail)
-            metrics.EJECTIONS.labels(self._component, Cause.STRIKES.value).inc()
+            _EJECTIONS[self._component, Cause.STRIKES].inc()
         elif after.state is not before.state:
             logger.info("%s is healthy", self.address)
 

@@ -17,6 +17,7 @@ from shoal.rpc import metrics
 from shoal.v1 import priority_pb2
 
 _CANARY_TIMEOUT_S = 5.0
+_ANSWERED = metrics.ENCODER_REQUESTS.labels("OK")
 
 
 class EncoderReplica(Replica[EncoderContract]):
@@ -106,5 +107,5 @@ class EncoderReplica(Replica[EncoderContract]):
             self.note(failure)
             raise
         self.heard()
-        metrics.ENCODER_REQUESTS.labels("OK").inc()
+        _ANSWERED.inc()
         return encoded

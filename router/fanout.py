@@ -115,6 +115,7 @@ class FanOut:
         if not is_bulk:
             _learn(round_, carrier.latencies_s)
         outcomes = dict(round_.given_up)
+        _count_losses(outcomes)
         for shard, reply in carrier.replies.items():
             elapsed_ms = (reply.arrived_s - now_s) * 1_000
             outcomes[shard] = ShardOutcome(outcome=Outcome.OK, elapsed_ms=elapsed_ms)
@@ -160,6 +161,7 @@ class FanOut:
         round_ = Round(plan, self._budgets, self._rng)
         carrier = Carrier(round_, ask, on_extra=_count_extra)
         await carrier.run()
+        _count_losses(round_.given_up)
         return carrier.replies, round_.given_up
 
 
@@ -167,6 +169,11 @@ def _learn(round_: Round[ShardReplica], latencies_s: Mapping[int, float]) -> Non
     now_s = time.monotonic()
     for shard, latency_s in latencies_s.items():
         round_.answered[shard].replica.latencies.observe(latency_s, now_s)
+
+
+def _count_losses(given_up: Mapping[int, ShardOutcome]) -> None:
+    for shard, told in given_up.items():
+        metrics.SHARD_LOSSES.labels(str(shard), told.outcome.name).inc()
 
 
 def _count_extra(kind: Kind) -> None:

@@ -204,6 +204,7 @@ class Registry:
         for index in served.indexes.values():
             metrics.INDEX_VERSION.labels(index.name).set(index.version)
             metrics.COVERAGE.labels(index.name).set_function(index.coverage)
+            metrics.RELOAD_FAILURES.labels(index.name)  # 0 and not absent: an alarm sees the first
 
     def _shard_replica(self, address: str, index: str, shard: int) -> ShardReplica:
         key = (address, index, shard)

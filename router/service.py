@@ -10,12 +10,12 @@ import grpc
 
 from router import reply
 from router.admission import Admission
-from router.door import Door, wait_of
+from router.door import Door, Wait, wait_of
 from router.query import resolve
 from router.registry import Registry
 from router.search import Searcher, Timings
 from router.served import describe
-from shoal.errors import InvalidArgumentError, ShoalError
+from shoal.errors import InvalidArgumentError, OverloadedError, ShoalError
 from shoal.rpc import metrics
 from shoal.rpc.deadline import DEFAULT_TIMEOUT_S, Deadline
 from shoal.rpc.interceptor import as_shoal_error
@@ -33,8 +33,13 @@ MAX_STREAM_ITEMS = 256
 MAX_TIMEOUT_MS = 600_000
 
 _STAGES = {
-    name: metrics.STAGE_SECONDS.labels(name) for name in ("encode", "search", "merge", "fetch")
+    name: metrics.STAGE_SECONDS.labels(name)
+    for name in ("door", "encode", "search", "merge", "fetch")
 }
+_REFUSED = metrics.REFUSED.labels("router")
+_FULL, _PARTIAL = (metrics.ANSWERS.labels(coverage) for coverage in metrics.COVERAGES)
+_ITEM_ANSWERED = metrics.STREAM_ITEMS.labels(grpc.StatusCode.OK.name)
+_ITEM_SECONDS = metrics.REQUEST_SECONDS.labels("StreamSearch")
 
 
 class SearchServicer(search_pb2_grpc.SearchServiceServicer):
@@ -52,7 +57,7 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         """Answers one request."""
         if request.priority != priority_pb2.PRIORITY_BULK:
             wait = wait_of(context.invocation_metadata() or (), context.time_remaining())
-            self._door.check(wait, time.monotonic())
+            self._check_door(wait, request)
         return await self._answer(request, Deadline.of(context))
 
     async def StreamSearch(
@@ -112,6 +117,16 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         index = self._registry.served.index(request.index)
         return pb.GetIndexResponse(index=reply.to_index(index, describe(index)))
 
+    def _check_door(self, wait: Wait | None, request: pb.SearchRequest) -> None:
+        if wait is None:
+            return
+        _STAGES["door"].observe(wait.waited_s)
+        try:
+            self._door.check(wait, time.monotonic())
+        except OverloadedError:
+            _REFUSED.inc(len(request.queries))
+            raise
+
     async def _answer(self, request: pb.SearchRequest, deadline: Deadline) -> pb.SearchResponse:
         begun_s = time.monotonic()
         served = self._registry.served
@@ -123,22 +138,29 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
                 found = await self._searcher.search(query, served, index, deadline)
             metrics.QUERIES.inc(query.n_queries)
             _observe(found.timings, has_texts=bool(query.texts))
+            _count_answer(found.coverage)
             clocked = reply.Clocked(queue_s=queue_s, total_s=time.monotonic() - begun_s)
             response = reply.to_response(query, found, clocked)
         response.request_id = current_request_id()
         return response
 
     async def _answer_item(self, item: pb.StreamSearchRequest) -> pb.StreamSearchResponse:
+        begun_s = time.monotonic()
         try:
             refuse_unknown_fields(item)
             deadline = _item_deadline(item)
             response = await self._answer(item.request, deadline)
+            _ITEM_ANSWERED.inc()
+            _ITEM_SECONDS.observe(time.monotonic() - begun_s)
             return pb.StreamSearchResponse(item_id=item.item_id, response=response)
         except ShoalError as error:
+            _count_failed_item(error, time.monotonic() - begun_s)
             return pb.StreamSearchResponse(item_id=item.item_id, status=to_status(error))
         except Exception as failure:
             logger.exception("an item failed, request %s", current_request_id())
-            status = to_status(as_shoal_error(failure))
+            error = as_shoal_error(failure)
+            _count_failed_item(error, time.monotonic() - begun_s)
+            status = to_status(error)
             return pb.StreamSearchResponse(item_id=item.item_id, status=status)
 
 
@@ -153,6 +175,20 @@ def _item_deadline(item: pb.StreamSearchRequest) -> Deadline:
             field="timeout_ms",
         )
     return Deadline.after(item.timeout_ms / 1e3)
+
+
+def _count_answer(coverage: float) -> None:
+    if coverage >= 1.0:
+        _FULL.inc()
+    else:
+        _PARTIAL.inc()
+        metrics.PARTIAL_COVERAGE.observe(coverage)
+
+
+def _count_failed_item(error: ShoalError, seconds: float) -> None:
+    metrics.STREAM_ITEMS.labels(error.code.name).inc()
+    if error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        _ITEM_SECONDS.observe(seconds)
 
 
 def _observe(timings: Timings, *, has_texts: bool) -> None:

@@ -66,8 +66,9 @@ class ShardReplica(Replica[ShardDescription]):
             on_batch=metrics.BATCH_SIZE.labels("router_passages").observe,
             n_active=shared.n_active,
         )
+        self._invalid = metrics.INVALID_REPLIES.labels(str(shard))
         self._count = {
-            code: metrics.SHARD_REQUESTS.labels(str(shard), code) for code in ("OK", "FAILED")
+            code: metrics.SHARD_REQUESTS.labels(str(shard), code) for code in metrics.SHARD_CODES
         }
 
     async def close(self) -> None:
@@ -154,7 +155,7 @@ class ShardReplica(Replica[ShardDescription]):
         except ShoalError as failure:
             self._count["FAILED"].inc()
             if isinstance(failure, InvalidReplyError):
-                metrics.INVALID_REPLIES.labels(str(self.shard)).inc()
+                self._invalid.inc()
                 logger.warning("%s gave an invalid reply: %s", self.address, failure.message)
             self.note(failure)
             raise

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from shoal.admission import retry_after_s
 from shoal.errors import DeadlineExceededError, OverloadedError, UnavailableError
 from shoal.rpc.deadline import Deadline
-from shoal.rpc.metrics import IN_FLIGHT, QUERIES, QUEUE_DEPTH
+from shoal.rpc.metrics import IN_FLIGHT, QUERIES, QUEUE_DEPTH, STAGE_SECONDS
 
 T = TypeVar("T")
 
@@ -70,7 +70,9 @@ class SearchThread:
         self._closing = False
         self._n_queries_waiting = 0
         self._n_queries_running = 0
-        self._depth = QUEUE_DEPTH.labels("shard")
+        self._queue_seconds = STAGE_SECONDS.labels("shard_queue")
+        self._search_seconds = STAGE_SECONDS.labels("shard_search")
+        QUEUE_DEPTH.labels("shard").set_function(lambda: self._n_queries_waiting)
         IN_FLIGHT.labels("shard").set_function(self._n_queries_here)
         self._thread = threading.Thread(target=self._work, name="search", daemon=True)
         self._thread.start()
@@ -172,16 +174,18 @@ class SearchThread:
             _fail(job, failure)
         else:
             work_s = time.monotonic() - begun_s
-            QUERIES.inc(job.n_queries)
-            done = Done(value, (begun_s - job.queued_at_s) * 1e3, work_s * 1e3)
+            queue_s = begun_s - job.queued_at_s
+            if job.n_queries:  # else its own work, which nobody searches by
+                QUERIES.inc(job.n_queries)
+                self._queue_seconds.observe(queue_s)
+                self._search_seconds.observe(work_s)
+            done = Done(value, queue_s * 1e3, work_s * 1e3)
             _settle(job, lambda: job.future.set_result(done))
         finally:
             self._n_queries_running = 0
 
     def _count(self, n_queries: int) -> None:
-        if n_queries:
-            self._n_queries_waiting += n_queries
-            self._depth.set(self._n_queries_waiting)
+        self._n_queries_waiting += n_queries
 
 
 def _fail(job: _Job, failure: BaseException) -> None:

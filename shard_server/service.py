@@ -20,12 +20,15 @@ from shard_server.limits import check_search
 from shard_server.passages import Columns, check_fields, read_passages
 from shard_server.search_thread import SearchThread
 from shard_server.source import open_source
+from shard_server.version_gauges import tell_versions
 from shard_server.versions import Versions
 from shoal import __version__, vectors
+from shoal.errors import OverloadedError
 from shoal.internal.v1 import shard_pb2 as pb
 from shoal.internal.v1 import shard_pb2_grpc
+from shoal.rpc import metrics
 from shoal.rpc.deadline import Deadline
-from shoal.rpc.metrics import BATCH_SIZE, INDEX_VERSION
+from shoal.rpc.gpu_memory import watch_gpu
 from shoal.v1 import priority_pb2
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -54,12 +57,14 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
             gpu_temp_bytes=config.gpu_temp_mib << 20,
             thread=self._thread,
         )
-        self._batch_size = BATCH_SIZE.labels("shard")
+        self._batch_size = metrics.BATCH_SIZE.labels("shard")
+        self._refused = metrics.REFUSED.labels("shard")
 
     async def start(self) -> None:
         """Open the configured version. Raises what should end the process."""
         index = await self._versions.open_first(self._config.version)
-        INDEX_VERSION.labels(index.manifest.name).set(index.manifest.version)
+        tell_versions(self._versions, index.manifest.name)
+        watch_gpu(index.device)
 
     async def stop(self) -> None:
         """Close everything, after the last call."""
@@ -90,10 +95,14 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
             bulk = request.priority == priority_pb2.PRIORITY_BULK
             n_live = manifest.n_live // len(manifest.shards)
             cost = search_cost(parameters, n_queries=len(query_vectors), n_live=n_live)
-            with self._gate.admit(cost, is_bulk=bulk, deadline_s=deadline.at_s):
-                done = await self._thread.search(
-                    search, n_queries=len(query_vectors), deadline=deadline, bulk=bulk
-                )
+            try:
+                with self._gate.admit(cost, is_bulk=bulk, deadline_s=deadline.at_s):
+                    done = await self._thread.search(
+                        search, n_queries=len(query_vectors), deadline=deadline, bulk=bulk
+                    )
+            except OverloadedError:
+                self._refused.inc(len(query_vectors))
+                raise
             hits, passages = done.value
             if inline and passages is None:
                 passages = await self._read(index, *hits.places(), fields, deadline)

@@ -85,7 +85,8 @@ class Versions:
     @property
     def open_indexes(self) -> tuple[ShardIndex, ...]:
         """What can be searched, oldest version first."""
-        return tuple(self._held[version].index for version in sorted(self._held))
+        held = self._held  # once: other threads ask too, and it may be replaced meanwhile
+        return tuple(held[version].index for version in sorted(held))
 
     @contextmanager
     def hold(self, name: str, version: int) -> Iterator[ShardIndex]:

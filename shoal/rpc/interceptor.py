@@ -36,6 +36,8 @@ audit.setLevel(logging.INFO)  # whatever --log-level says of other lines
 
 _REFUSED = "refused"
 """What metrics call an RPC that was refused at the door."""
+_NEARLY_S = 0.05
+"""A client's own deadline passes, and its call is cancelled, this much before the server's copy."""
 _caller: contextvars.ContextVar[str] = contextvars.ContextVar("shoal_caller", default="")
 
 # quoted: grpc's classes are generic for the type checker alone
@@ -147,12 +149,16 @@ def _around_unary(method: str, behavior: Callable[..., Any]) -> Callable[..., An
             response = await behavior(message, context)
         except asyncio.CancelledError:
             # the caller left or its deadline passed; what it began may go on
+            metrics.REQUESTS.labels(rpc, given_up_code(context.time_remaining()).name).inc()
+            seconds.observe(time.perf_counter() - begun_s)
             if audited:
                 _audit(method, _caller.get(), grpc.StatusCode.CANCELLED.name)
             raise
         except Exception as failure:  # noqa: BLE001 -- the one place where every failure ends
             if audited:
                 _audit(method, _caller.get(), as_shoal_error(failure).code.name)
+            if as_shoal_error(failure).code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                seconds.observe(time.perf_counter() - begun_s)
             await _refuse(rpc, context, failure)
         if audited:
             _audit(method, _caller.get(), grpc.StatusCode.OK.name)
@@ -189,13 +195,24 @@ def _around_stream(
             async with aclosing(behavior(judged, context)) as responses:
                 async for response in responses:
                     await context.write(response)
+        except asyncio.CancelledError:
+            metrics.REQUESTS.labels(rpc, given_up_code(context.time_remaining()).name).inc()
+            raise
         except grpc.aio.InternalError:
+            metrics.REQUESTS.labels(rpc, given_up_code(context.time_remaining()).name).inc()
             return  # the client left in the middle of an answer: there is nobody to tell
         except Exception as failure:  # noqa: BLE001 -- as above
             await _refuse(rpc, context, failure)
         ok.inc()
 
     return handle
+
+
+def given_up_code(remaining_s: float | None) -> grpc.StatusCode:
+    """How a call ended that nobody waits for any more: its time was up, or it was left. Pure."""
+    if remaining_s is not None and remaining_s < _NEARLY_S:
+        return grpc.StatusCode.DEADLINE_EXCEEDED
+    return grpc.StatusCode.CANCELLED
 
 
 def _adopt(context: Context) -> None:

@@ -31,7 +31,7 @@ from shoal.rpc.certificates import CertificateFiles, ServerCertificates
 from shoal.rpc.interceptor import ShoalInterceptor
 from shoal.rpc.limits import server_options
 from shoal.rpc.logs import start_logging
-from shoal.rpc.metrics import start_metrics_page
+from shoal.rpc.metrics import start_metrics_page, tell_build
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +105,7 @@ def run(
     """
     try:
         config = load_config(model, prog, sys.argv[1:])
+        tell_build(prog)
         start_logging(prog, level=config.log_level, form=config.log_format, stream=sys.stderr)
         uvloop.run(main(config))
     except ShoalError as error:

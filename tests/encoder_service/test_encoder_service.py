@@ -3,6 +3,7 @@
 import grpc
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 import shoal
 from encoder_service.config import EncoderConfig
@@ -38,6 +39,10 @@ async def serving(service):
     async with open_channel(f"127.0.0.1:{port}") as channel:
         yield encoder_pb2_grpc.EncoderServiceStub(channel)
     await server.stop(0)
+
+
+def n_looked_up(result):
+    return REGISTRY.get_sample_value("shoal_encoder_cache_lookups_total", {"result": result})
 
 
 async def refusal(call):
@@ -84,11 +89,13 @@ async def test_the_description_is_the_contract(stub, service, sentence_model):
 
 async def test_known_questions_come_from_the_cache(stub, service):
     """A question that comes again costs no pass, alone or among new ones, and changes no row."""
+    before = n_looked_up("hit"), n_looked_up("miss")
     first = await stub.Encode(pb.EncodeRequest(texts=["one", "two words"]))
     again = await stub.Encode(pb.EncodeRequest(texts=["two words", "one"]))
     assert again.timings.forward_ms == 0
     mixed = await stub.Encode(pb.EncodeRequest(texts=["three", "one", "word " * 80]))
     assert mixed.timings.forward_ms > 0
+    assert (n_looked_up("hit"), n_looked_up("miss")) == (before[0] + 3, before[1] + 4)
     rows = [vectors.from_proto(answer.vectors, "v") for answer in (first, again, mixed)]
     np.testing.assert_array_equal(rows[0], rows[1][::-1])
     np.testing.assert_array_equal(rows[0][0], rows[2][1])

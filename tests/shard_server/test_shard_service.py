@@ -10,6 +10,7 @@ from itertools import pairwise
 import grpc
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from shard_server.__main__ import serve_shard
 from shard_server.config import ShardConfig
@@ -37,6 +38,11 @@ async def serving(folder, **settings):
         yield servicer, shard_pb2_grpc.ShardServiceStub(channel)
     await server.stop(1)
     await servicer.stop()
+
+
+def told(metric, **labels):
+    """What the Prometheus page of this process says."""
+    return REGISTRY.get_sample_value(metric, labels)
 
 
 async def until(condition):
@@ -169,6 +175,9 @@ async def test_versions_come_and_go_under_searches(tmp_path, corpus, write_index
         loaded = await stub.LoadVersion(load)
         assert list(loaded.version.n_live_by_shard) == [400]
         assert await stub.LoadVersion(load) == loaded  # a retry finds it done
+        assert told("shoal_index_version", index="tiny") == 2
+        assert told("shoal_open_versions", index="tiny") == 2
+        assert told("shoal_served_passages", index="tiny", shard="0") == 400
         for version in (1, 2):
             await stub.SearchShard(request(corpus.queries, version=version))
         release = pb.ReleaseVersionRequest(index="tiny", version=1)
@@ -180,6 +189,7 @@ async def test_versions_come_and_go_under_searches(tmp_path, corpus, write_index
         await releasing
         assert not index.passages
         await stub.ReleaseVersion(release)  # a retry finds it done
+        assert told("shoal_open_versions", index="tiny") == 1
         with pytest.raises(grpc.aio.AioRpcError, match="not loaded"):
             await stub.SearchShard(request(corpus.queries, version=1))
         with pytest.raises(grpc.aio.AioRpcError, match="only one"):
@@ -230,6 +240,7 @@ async def test_a_full_queue_is_resource_exhausted(tmp_path, corpus, write_index)
     async with serving(tmp_path, max_queued=1) as (servicer, stub):
         opened = asyncio.Event()
         loop = asyncio.get_running_loop()
+        n_refused = told("shoal_refused_total", component="shard")
         busy = asyncio.ensure_future(
             servicer._thread.own(
                 lambda: asyncio.run_coroutine_threadsafe(opened.wait(), loop).result(10)
@@ -239,6 +250,8 @@ async def test_a_full_queue_is_resource_exhausted(tmp_path, corpus, write_index)
         done, _ = await asyncio.wait(calls, timeout=10, return_when=asyncio.FIRST_COMPLETED)
         (refused,) = done
         assert refused.exception().code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert told("shoal_refused_total", component="shard") == n_refused + 1
+        assert told("shoal_queue_depth", component="shard") == 1
         opened.set()
         await asyncio.gather(busy, *(call for call in calls if call is not refused))
 

@@ -6,11 +6,12 @@ import logging
 
 import grpc
 import pytest
+from prometheus_client import REGISTRY
 
 from shoal.errors import InvalidArgumentError, NotFoundError
 from shoal.rpc.channel import open_channel
 from shoal.rpc.deadline import Deadline
-from shoal.rpc.interceptor import ShoalInterceptor
+from shoal.rpc.interceptor import ShoalInterceptor, given_up_code
 from shoal.rpc.request_id import current_request_id
 from shoal.rpc.status import error_of
 from shoal.v1 import search_pb2 as pb
@@ -25,6 +26,7 @@ class Servicer(search_pb2_grpc.SearchServiceServicer):
 
     def __init__(self):
         self.n_ended = 0
+        self.hanging = asyncio.Event()
 
     async def Search(self, request, context):
         if request.index == "bug":
@@ -35,6 +37,9 @@ class Servicer(search_pb2_grpc.SearchServiceServicer):
             raise InvalidArgumentError("ä" * 100_000, field="k")
         if request.index == "late":
             raise TimeoutError
+        if request.index == "hang":
+            self.hanging.set()
+            await asyncio.Event().wait()
         remaining_s = Deadline.of(context).remaining_s()
         return pb.SearchResponse(request_id=current_request_id(), coverage=remaining_s)
 
@@ -109,6 +114,44 @@ async def test_an_error_in_a_group_is_that_error():
     async with serving() as (channel, _):
         _, _, failure = await search(channel, index("group"))
         assert error_of(failure).message == "in a group"
+
+
+@pytest.mark.parametrize("ending", ["deadline", "cancelled"])
+async def test_a_call_that_nobody_waits_for_counts(ending):
+    """With its time: a server that hangs would look fast if only its answers were counted."""
+
+    def n_given_up():
+        codes = (grpc.StatusCode.DEADLINE_EXCEEDED.name, grpc.StatusCode.CANCELLED.name)
+        told = [
+            REGISTRY.get_sample_value("shoal_requests_total", {"rpc": "Search", "code": code})
+            for code in codes
+        ]
+        return sum(value or 0 for value in told)
+
+    def n_timed():
+        return REGISTRY.get_sample_value("shoal_request_duration_seconds_count", {"rpc": "Search"})
+
+    async with serving() as (channel, servicer):
+        await search(channel)
+        before = n_given_up(), n_timed()
+        call = channel.unary_unary(SEARCH)(
+            index("hang"), timeout=0.2 if ending == "deadline" else 30
+        )
+        if ending == "cancelled":
+            await servicer.hanging.wait()
+            call.cancel()
+        with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
+            await call
+        async with asyncio.timeout(10):
+            while n_given_up() == before[0]:  # noqa: ASYNC110 -- a counter tells nobody
+                await asyncio.sleep(0.005)
+        assert (n_given_up(), n_timed()) == (before[0] + 1, before[1] + 1)
+
+
+def test_a_call_that_was_cut_off_at_its_deadline_timed_out():
+    """Client and server count the same time apart, and the client's cancellation comes first."""
+    assert given_up_code(0.0) is given_up_code(0.02) is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert given_up_code(3.0) is given_up_code(None) is grpc.StatusCode.CANCELLED
 
 
 async def test_a_long_message_arrives_as_the_error_it_is():
