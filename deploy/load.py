@@ -98,6 +98,14 @@ def page_of(address_file: Path, pid: int) -> str:
     return str(told.get("metrics", "")) if told.get("pid") == pid else ""
 
 
+def page_from_elsewhere(page: str, host: str) -> str:
+    """The page as another machine reaches it, where it listens on all addresses of `host`. Pure."""
+    listens, _, port = page.rpartition(":")
+    if listens not in ("0.0.0.0", "[::]"):  # noqa: S104 -- compared, and not listened on
+        return page
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 async def read_counters(page: str, timeout_s: float = _TIMEOUT_S) -> Counters | None:
     """One look at the page at `page`, host:port; None where it doesn't answer in time."""
     if not page:

@@ -19,6 +19,7 @@ class ChildLoad:
         self._before: Counters | None = None
         self._answered_s = 0.0
         self.last: ProcessLoad | None = None
+        self.page = ""
 
     async def record(self, page: str) -> dict[str, float]:
         """The load since the last call, by `Load`'s field names; {} where nothing is known.
@@ -26,6 +27,7 @@ class ChildLoad:
         Args:
             page: the child's Prometheus page, host:port; "" while it has none.
         """
+        self.page = page
         now = await read_counters(page)
         before, self._before = self._before, now
         if now is None or before is None:

@@ -48,7 +48,8 @@ class Member:
 
     `address` is "" before the child listens; `pid` is the child's, 0 without one; `version` is the
     one that a shard's child opens when it is started, 0 for other roles; `behind` says that it has
-    missed a reload and must be, or is being, started again.
+    missed a reload and must be, or is being, started again; `metrics` is its Prometheus page,
+    host:port, "" while it has none.
     """
 
     replica: str
@@ -63,6 +64,7 @@ class Member:
     log: str = ""
     load: ProcessLoad | None = None
     behind: bool = False
+    metrics: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class ReplicaStatus:
     """One replica; `router_views` is what each router that answers says of it, in turn.
 
-    A router has none, or why it didn't answer.
+    A router has none, or why it didn't answer. `metrics` is its Prometheus page, host:port or "".
     """
 
     replica: str
@@ -39,6 +39,7 @@ class ReplicaStatus:
     versions: tuple[int, ...]
     log: str
     load: ProcessLoad | None = None
+    metrics: str = ""
 
     @property
     def healthy(self) -> bool:
@@ -165,6 +166,7 @@ def replica_status(
         versions=tuple(sorted(versions)),
         log=member.log,
         load=member.load,
+        metrics=member.metrics,
     )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from deploy.child import STEADY_S, Child
-from deploy.load import page_of
+from deploy.load import page_from_elsewhere, page_of
 from deploy.plan import IndexFacts, ProcessSpec
 from deploy.ray.announcer import Announcer, announcement
 from deploy.ray.files import ReplicaFiles
@@ -90,8 +90,7 @@ class Supervisor:
             ShoalError: it ended before, or is not the encoder that built the index.
         """
         started = asyncio.get_running_loop().create_future()
-        # owned by this object: `stop` awaits it
-        self._work = asyncio.ensure_future(self._live(started))
+        self._work = asyncio.ensure_future(self._live(started))  # owned by this: `stop` awaits it
         await asyncio.wait({started, self._work}, return_when=asyncio.FIRST_COMPLETED)
         if not started.done():
             await self._work
@@ -287,6 +286,7 @@ class Supervisor:
             version=pin.version if pin and self._part.role == "shard" else 0,
             log=str(self._files.log),
             load=self._load.last,
+            metrics=page_from_elsewhere(self._load.page, self._here.host),
             behind=self._health.is_behind(time.monotonic()),
         )
 

@@ -5,7 +5,14 @@ import json
 
 import pytest
 
-from deploy.load import Counters, load_between, page_of, parse_page, read_counters
+from deploy.load import (
+    Counters,
+    load_between,
+    page_from_elsewhere,
+    page_of,
+    parse_page,
+    read_counters,
+)
 from shoal.rpc import metrics
 
 PAGE = """\
@@ -52,6 +59,22 @@ def test_a_process_that_began_anew_has_no_negative_rate():
         Counters(at_s=10.0, served=1_000, cpu_s=50), Counters(at_s=11.0, served=5, cpu_s=1)
     )
     assert (load.qps, load.busy) == (5, 1)
+
+
+@pytest.mark.parametrize(
+    ("page", "told"),
+    [
+        ("0.0.0.0:9100", "10.0.0.7:9100"),
+        ("[::]:9100", "10.0.0.7:9100"),
+        ("127.0.0.1:9100", "127.0.0.1:9100"),
+        ("[::1]:9100", "[::1]:9100"),
+        ("", ""),
+    ],
+)
+def test_a_page_on_all_addresses_is_found_by_its_machines(page, told):
+    """Prometheus runs on another machine than a replica on Ray; 0.0.0.0 would be its own."""
+    assert page_from_elsewhere(page, "10.0.0.7") == told
+    assert page_from_elsewhere("[::]:1", "fd00::7") == "[fd00::7]:1"
 
 
 async def test_the_page_of_a_process_is_read_over_http():

@@ -1,11 +1,11 @@
 """What real processes tell on their Prometheus pages is what docs/metrics.md says of each."""
 
+import json
 import urllib.request
-from itertools import groupby
+from collections import defaultdict
 
 import pytest
 from deploy_files.metric_table import PROGRAMS, closed_sets, listed
-from end_to_end.conftest import status_of
 from prometheus_client.parser import text_string_to_metric_families
 
 pytestmark = pytest.mark.end_to_end
@@ -26,13 +26,12 @@ def samples_of(page: str):
 def pages(cluster):
     """By program, the samples of its processes, after a question was answered."""
     cluster.shoal("search", "which animal roars?", "--target", cluster.target)
-    told = [samples_of(process["metrics"]) for process in
-            status_of(cluster.name, cluster.environment)["processes"]]  # fmt: skip
-    named = sorted((program_of(samples), samples) for samples in told)
-    return {
-        program: [sample for _, samples in pages for sample in samples]
-        for program, pages in groupby(named, key=lambda pair: pair[0])
-    }
+    status = json.loads(cluster.shoal("status", "--name", cluster.name, "--json").stdout)
+    told = defaultdict(list)
+    for process in status["processes"]:
+        samples = samples_of(process["metrics"])
+        told[program_of(samples)] += samples
+    return dict(told)
 
 
 def program_of(samples):
