@@ -158,10 +158,9 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
             return pb.StreamSearchResponse(item_id=item.item_id, status=to_status(error))
         except Exception as failure:
             logger.exception("an item failed, request %s", current_request_id())
-            error = as_shoal_error(failure)
-            _count_failed_item(error, time.monotonic() - begun_s)
-            status = to_status(error)
-            return pb.StreamSearchResponse(item_id=item.item_id, status=status)
+            ours = as_shoal_error(failure)
+            _count_failed_item(ours, time.monotonic() - begun_s)
+            return pb.StreamSearchResponse(item_id=item.item_id, status=to_status(ours))
 
 
 def _item_deadline(item: pb.StreamSearchRequest) -> Deadline:

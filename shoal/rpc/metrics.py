@@ -10,8 +10,14 @@ docs/metrics.md lists them all, and a test holds it to what processes really tel
 
 import platform
 
-from prometheus_client import Counter, Gauge, Histogram, Info, start_http_server
-from prometheus_client.metrics import disable_created_metrics
+from prometheus_client import (
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    disable_created_metrics,
+    start_http_server,
+)
 
 from shoal import __version__
 
@@ -116,7 +122,8 @@ LIVE_RECALL_CPU = Counter(
 
 def start_metrics_page(host: str, port: int) -> int:
     """Serves /metrics on its own thread; returns the port (0 picks a free one)."""
-    disable_created_metrics()  # a third of the page, which Prometheus 2 takes for gauges
+    # a third of the page, which Prometheus takes for gauges that nobody asked for
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     server, _thread = start_http_server(port, addr=host)
     return int(server.server_port)
 
