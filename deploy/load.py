@@ -24,6 +24,10 @@ _NAMES = (
     "shoal_stage_duration_seconds_sum",
     "shoal_stage_duration_seconds_count",
     "process_cpu_seconds_total",
+    "shoal_live_recall",
+    "shoal_live_recall_low",
+    "shoal_live_recall_high",
+    "shoal_live_recall_window",
 )
 _PATH = "/metrics?" + "&".join(f"name[]={quote(name)}" for name in _NAMES)
 _QUEUE_STAGE = 'stage="encoder_queue"'
@@ -31,7 +35,10 @@ _QUEUE_STAGE = 'stage="encoder_queue"'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counters:
-    """One look at a page; `at_s` is the reader's clock. Queries are texts for an encoder."""
+    """One look at a page; `at_s` is the reader's clock. Queries are texts for an encoder.
+
+    The recall is that of `n_recalls` live queries, where a router serves one index.
+    """
 
     at_s: float
     served: float = 0.0
@@ -41,11 +48,19 @@ class Counters:
     wait_s: float = 0.0
     n_waits: float = 0.0
     cpu_s: float = 0.0
+    recall: float = 0.0
+    recall_low: float = 0.0
+    recall_high: float = 0.0
+    n_recalls: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessLoad:
-    """What a process did between two looks; `wait_s` is a mean, `busy` counts cores."""
+    """What a process did between two looks; `wait_s` is a mean, `busy` counts cores.
+
+    `recall` is what a router measured of its last `n_recalls` live queries, with its 95 % interval;
+    nothing where that is 0.
+    """
 
     in_flight: int
     queued: int
@@ -53,14 +68,21 @@ class ProcessLoad:
     refused_per_s: float
     wait_s: float
     busy: float
+    recall: float = 0.0
+    recall_low: float = 0.0
+    recall_high: float = 0.0
+    n_recalls: int = 0
 
 
 def parse_page(text: str, at_s: float) -> Counters:
     """The counters of a page in Prometheus' text format; what is missing is 0."""
-    sums = dict.fromkeys(_NAMES, 0.0)
+    sums, n_recalled = dict.fromkeys(_NAMES, 0.0), 0
     for name, labels, value in _SAMPLE.findall(text):
         if name in sums and (not name.startswith("shoal_stage") or _QUEUE_STAGE in labels):
             sums[name] += float(value)
+            n_recalled += name == "shoal_live_recall"
+    # of several indexes, no sum of recalls says anything
+    is_told = n_recalled == 1 and sums["shoal_live_recall_window"] > 0
     return Counters(
         at_s=at_s,
         served=sums["shoal_queries_total"],
@@ -70,6 +92,10 @@ def parse_page(text: str, at_s: float) -> Counters:
         wait_s=sums["shoal_stage_duration_seconds_sum"],
         n_waits=sums["shoal_stage_duration_seconds_count"],
         cpu_s=sums["process_cpu_seconds_total"],
+        recall=sums["shoal_live_recall"] if is_told else 0.0,
+        recall_low=sums["shoal_live_recall_low"] if is_told else 0.0,
+        recall_high=sums["shoal_live_recall_high"] if is_told else 0.0,
+        n_recalls=int(sums["shoal_live_recall_window"]) if is_told else 0,
     )
 
 
@@ -86,6 +112,10 @@ def load_between(before: Counters, now: Counters) -> ProcessLoad:
         refused_per_s=(now.refused - before.refused) / seconds,
         wait_s=(now.wait_s - before.wait_s) / n_waits if n_waits > 0 else 0.0,
         busy=(now.cpu_s - before.cpu_s) / seconds,
+        recall=now.recall,
+        recall_low=now.recall_low,
+        recall_high=now.recall_high,
+        n_recalls=now.n_recalls,
     )
 
 

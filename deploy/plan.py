@@ -22,7 +22,8 @@ MODULES: dict[Role, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpOptions:
-    """What the operator asks for; `model` None is the index's own, `device` None is "auto".
+    """What the operator asks for; `model` None is the index's own, `device` None is "auto", and
+    `live_recall_budget` None the router's default.
 
     Where the index lies at `index_url`, `index_dir` is the folder of its copy on this machine.
     """
@@ -42,6 +43,7 @@ class UpOptions:
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
     tokens: Path | None = None
+    live_recall_budget: float | None = None
 
     @property
     def closed(self) -> bool:
@@ -141,11 +143,22 @@ def plan_router(options: UpOptions, paths: ClusterPaths) -> ProcessSpec:
         ("--internal-token-file", paths.internal_token if options.tokens else None),
     ):
         door += (flag, str(path)) if path else ()
+    measuring: tuple[str, ...] = ()
+    if options.live_recall_budget is not None:
+        measuring = ("--live-recall-budget", str(options.live_recall_budget))
     return ProcessSpec(
         name="router",
         role="router",
         shard=-1,
-        arguments=("--topology", str(paths.topology), "--host", options.host, *exposed, *door),
+        arguments=(
+            "--topology",
+            str(paths.topology),
+            "--host",
+            options.host,
+            *exposed,
+            *door,
+            *measuring,
+        ),
         environment=_threads(1),
         port=options.port,
     )

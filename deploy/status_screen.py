@@ -92,6 +92,10 @@ def facts_of(
         refused = sum(load.refused_per_s for load in routers)
         told = f"{qps:,.0f} queries/s, {in_flight:,} in flight"
         facts.append(("load", f"{told}, {refused:,.0f}/s refused" if refused else told))
+    if measured := [load for load in routers if load.n_recalls]:
+        best = max(measured, key=lambda load: load.n_recalls)  # routers measure each their own
+        interval = f"{best.recall_low:.3f} to {best.recall_high:.3f}"
+        facts.append(("recall", f"{best.recall:.3f} ({interval}), {best.n_recalls:,} live queries"))
     return tuple(facts)
 
 

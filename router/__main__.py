@@ -13,6 +13,7 @@ from router.config import RouterConfig
 from router.dns_source import DnsSource
 from router.file_source import FileSource
 from router.lease_source import LeaseSource
+from router.live_recall import LiveRecall
 from router.registry import Registry
 from router.reload import Reloader
 from router.search import Searcher
@@ -32,7 +33,12 @@ async def main(config: RouterConfig) -> None:
     source = source_of(config)
     admission = Admission(config.max_queries, wait_s=config.max_wait_s)
     async with Registry(config, source, n_active=lambda: admission.n_queries) as registry:
-        searches = SearchServicer(registry, Searcher(random.Random(), config), admission)
+        budget = config.live_recall_budget
+        live_recall = (
+            LiveRecall(registry, admission, random.Random(), budget=budget) if budget else None
+        )
+        searcher = Searcher(random.Random(), config)
+        searches = SearchServicer(registry, searcher, admission, live_recall)
         metrics.IN_FLIGHT.labels("router").set_function(lambda: admission.n_queries)
         metrics.QUEUE_DEPTH.labels("router").set_function(lambda: registry.served.n_waiting)
         REGISTRY.register(StandingGauges(lambda: registry.served))

@@ -5,6 +5,7 @@ must not turn away vectors. One bound on the queries under way, whatever their k
 memory; bulk takes half of it. A call that is alone, or the only one of bulk, may be larger.
 """
 
+import math
 import time
 from collections.abc import Callable, Hashable
 from types import TracebackType
@@ -47,6 +48,7 @@ class Admission:
         self._gates: dict[Hashable, Gate] = {}
         self._n_queries = 0
         self._n_bulk = 0
+        self._refused_at_s = -math.inf
 
     @property
     def wait_s(self) -> float:
@@ -57,6 +59,15 @@ class Admission:
     def n_queries(self) -> int:
         """Queries under way."""
         return self._n_queries
+
+    @property
+    def refused_at_s(self) -> float:
+        """When a query was last refused, on the clock, here or by shards; -inf for never."""
+        return self._refused_at_s
+
+    def note_refusal(self) -> None:
+        """A query was refused for want of room."""
+        self._refused_at_s = self._clock()
 
     def admit(self, query: SearchQuery, deadline_s: float) -> "Room":
         """A context that holds room for a call's queries; its caller's deadline is on the clock.
@@ -111,6 +122,7 @@ class Room:
             self._admission.enter(self._query, self._cost, self._deadline_s)
         except OverloadedError:
             _REFUSED.inc(self._query.n_queries)
+            self._admission.note_refusal()
             raise
 
     def __exit__(
@@ -120,6 +132,8 @@ class Room:
         trace: TracebackType | None,
     ) -> None:
         self._admission.leave(self._query, self._cost, is_done=kind is None)
+        if kind is not None and issubclass(kind, OverloadedError):  # by shards or the encoder
+            self._admission.note_refusal()
 
 
 def _refuse_above(most: int, n_held: int, n_more: int, what: str) -> None:

@@ -85,6 +85,13 @@ class RouterConfig(ProcessConfig):
     max_wait_factor: float = Field(
         0.5, ge=0, le=1, description="the same for as many missing shards as may be missing"
     )
+    live_recall_budget: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="share of one core a shard that goes to searching answered queries again "
+        "exactly, to measure recall; 0 measures none",
+    )
     peer_tls_ca: Path | None = Field(
         None, description="PEM file of who signs the shards' and encoders' certificates; asks TLS"
     )

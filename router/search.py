@@ -40,9 +40,11 @@ class Found:
     """The answer: winners by query, and where each one's passage lies.
 
     `shards` names the shard of each part of `winners`; `places` (n_queries, width) is a hit's place
-    in `passages[shard]`. `n_probe` was searched, which may be less than was wanted.
+    in `passages[shard]`. `n_probe` was searched, which may be less than was wanted. `query_vectors`
+    are (n_queries, dim), those of the texts as they were encoded.
     """
 
+    query_vectors: Matrix
     winners: Winners
     shards: tuple[int, ...]
     places: npt.NDArray[np.int64]
@@ -96,6 +98,7 @@ class Searcher:
             replies = replies.without(failed)  # its hits have no text now: answer without them
         fetch_s = time.monotonic() - searched_s - merge_s
         return Found(
+            query_vectors=query_vectors,
             winners=merged.winners,
             shards=merged.shards,
             places=merged.places,

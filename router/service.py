@@ -11,6 +11,7 @@ import grpc
 from router import reply
 from router.admission import Admission
 from router.door import Door, Wait, wait_of
+from router.live_recall import LiveRecall
 from router.query import resolve
 from router.registry import Registry
 from router.search import Searcher, Timings
@@ -45,10 +46,18 @@ _ITEM_SECONDS = metrics.REQUEST_SECONDS.labels("StreamSearch")
 class SearchServicer(search_pb2_grpc.SearchServiceServicer):
     """The public door."""
 
-    def __init__(self, registry: Registry, searcher: Searcher, admission: Admission) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        searcher: Searcher,
+        admission: Admission,
+        live_recall: LiveRecall | None = None,
+    ) -> None:
+        """Without `live_recall`, nothing is measured."""
         self._registry = registry
         self._searcher = searcher
         self._admission = admission
+        self._live_recall = live_recall
         self._door = Door(wait_s=admission.wait_s)
 
     async def Search(
@@ -125,6 +134,7 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
             self._door.check(wait, time.monotonic())
         except OverloadedError:
             _REFUSED.inc(len(request.queries))
+            self._admission.note_refusal()
             raise
 
     async def _answer(self, request: pb.SearchRequest, deadline: Deadline) -> pb.SearchResponse:
@@ -141,6 +151,8 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
             _count_answer(found.coverage)
             clocked = reply.Clocked(queue_s=queue_s, total_s=time.monotonic() - begun_s)
             response = reply.to_response(query, found, clocked)
+        if self._live_recall is not None:
+            self._live_recall.offer(query, found)
         response.request_id = current_request_id()
         return response
 

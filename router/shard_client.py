@@ -56,7 +56,8 @@ class ShardReply(NamedTuple):
     """One job's share of a shard's answer.
 
     `passages`, where they came along, are those of the whole call's hits; query i of this job has
-    its own from `first_hits[i]` on, best first. `arrived_s` is on `time.monotonic()`.
+    its own from `first_hits[i]` on, best first. `arrived_s` is on `time.monotonic()`;
+    `search_s` is how long the shard searched for the whole call, by its own word.
     """
 
     hits: ShardHits
@@ -64,6 +65,7 @@ class ShardReply(NamedTuple):
     arrived_s: float
     passages: PassageColumns | None
     first_hits: npt.NDArray[np.int64]
+    search_s: float = 0.0
 
 
 class ShardClient:
@@ -206,6 +208,7 @@ def _split(
             arrived_s=arrived_s,
             passages=columns,
             first_hits=first_hits[start : start + size],
+            search_s=reply.search_ms / 1e3,
         )
         for start, size in zip(starts, sizes, strict=True)
     ]

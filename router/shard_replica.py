@@ -116,6 +116,15 @@ class ShardReplica(Replica[ShardDescription]):
         """What it has open, as far as known."""
         return self.health.description[1] if self.health.description else {}
 
+    async def search_aside(
+        self, settings: SearchSettings, query_vectors: Matrix, timeout_s: float
+    ) -> ShardReply:
+        """Searches beside the lane, for nobody who waits: neither counted nor judged.
+
+        Raises ShoalError.
+        """
+        return (await self._shard_client.search(settings, [query_vectors], timeout_s))[0]
+
     async def open_versions(self, timeout_s: float) -> frozenset[int]:
         """What it has open now, asked. Raises ShoalError."""
         _, versions = await self._shard_client.describe(timeout_s)

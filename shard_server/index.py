@@ -16,6 +16,7 @@ from shard_server.limits import MAX_QUERIES, SearchParameters
 from shard_server.search_thread import Stopped
 from shard_server.segment import CheckFile, SegmentData, read_segment
 from shard_server.segment_search import SegmentSearch
+from shard_server.slices import Slice, slices_of
 from shoal.errors import IndexFormatError
 from shoal.formats.manifest import Manifest
 from shoal.formats.passages import PassageFile
@@ -24,6 +25,8 @@ from shoal.vectors import Matrix
 
 _EXACT_BATCH = 64
 """Brute-force queries between two looks at the clock; what one call needs to use the cores."""
+SLICE_ROWS = 32_768
+"""Rows between two looks, where others may pass: some 2 ms of one query at 384 dimensions."""
 _WARM_UP_QUERIES = 64
 """What a busy router sends; a GPU's searches of many queries use other kernels than one's."""
 
@@ -44,6 +47,7 @@ class ShardIndex:
         self.passages = tuple(passages)
         """The passages of each segment."""
         self._searches = tuple(searches)
+        self._slices: tuple[Slice, ...] | None = None
         self._backend = backend
 
     @staticmethod
@@ -115,7 +119,7 @@ class ShardIndex:
     def close(self) -> None:
         """Let go of the index; on the search thread, which alone may free a GPU's memory."""
         self._backend.enter()
-        self._searches = ()
+        self._searches, self._slices = (), None
         self.passages = ()
 
     def search(
@@ -123,6 +127,8 @@ class ShardIndex:
         query_vectors: Matrix,
         parameters: SearchParameters,
         is_wanted: Callable[[], bool] = lambda: True,
+        *,
+        in_steps: bool = False,
     ) -> ShardHits:
         """The best hits of each query.
 
@@ -130,6 +136,7 @@ class ShardIndex:
             query_vectors: float32 (n_queries, dim), checked by `limits`.
             parameters: how to search, checked by `limits`.
             is_wanted: asked between batches; the work ends when it says no.
+            in_steps: ask it every few milliseconds of brute force too, for work that others pass.
 
         Returns:
             Matrices of (n_queries, min(k, the shard's rows)), or narrower by `candidates`.
@@ -141,6 +148,8 @@ class ShardIndex:
         assert query_vectors.shape[1] == self.manifest.dim  # faiss would read beyond their end
         query_vectors = np.ascontiguousarray(query_vectors)  # faiss is given the memory itself
         n_queries = len(query_vectors)
+        if in_steps and parameters.exact:
+            return self._search_in_steps(query_vectors, parameters, is_wanted)
         if n_queries == 1 or n_queries <= (step := self._queries_a_call(parameters)):
             return self._search_batch(query_vectors, parameters)
         parts = []
@@ -149,6 +158,33 @@ class ShardIndex:
                 raise Stopped
             batch = query_vectors[start : start + step]
             parts.append(self._search_batch(batch, parameters))
+        return stack(parts)
+
+    def _search_in_steps(
+        self, query_vectors: Matrix, parameters: SearchParameters, is_wanted: Callable[[], bool]
+    ) -> ShardHits:
+        if self._slices is None:
+            self._slices = tuple(
+                part
+                for search in self._searches
+                for part in slices_of(
+                    search.number,
+                    search.data,
+                    SLICE_ROWS,
+                    device=self.device,
+                    negate=self.manifest.metric == "l2",
+                )
+            )
+        parts = []
+        for start in range(0, len(query_vectors), _EXACT_BATCH):
+            batch = query_vectors[start : start + _EXACT_BATCH]
+            best = None
+            for number, part in enumerate(self._slices):
+                if (start or number) and not is_wanted():
+                    raise Stopped
+                hits = part.search(batch, parameters)
+                best = hits if best is None else merge([best, hits], parameters.k)
+            parts.append(no_hits(len(batch), exact=True) if best is None else best)
         return stack(parts)
 
     def _queries_a_call(self, parameters: SearchParameters) -> int:

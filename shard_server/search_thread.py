@@ -2,7 +2,8 @@
 
 Rule: refusing comes before working. The queue is bounded, and bulk's half of it too; work whose
 deadline has passed or whose caller has left is dropped before it starts; INTERACTIVE goes before
-BULK. The thread knows nothing of what it runs.
+BULK, and whenever BULK that runs asks if it is still wanted, everything that waits goes first. The
+thread knows nothing of what it runs.
 """
 
 import asyncio
@@ -41,6 +42,7 @@ class _Job:
     work: Callable[[Callable[[], bool]], Any]
     deadline: Deadline | None
     n_queries: int
+    bulk: bool
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[Any]"
     queued_at_s: float = field(default_factory=time.monotonic)
@@ -131,7 +133,7 @@ class SearchThread:
         bulk: bool,
     ) -> _Job:
         loop = asyncio.get_running_loop()
-        job = _Job(work, deadline, n_queries, loop, loop.create_future())
+        job = _Job(work, deadline, n_queries, bulk, loop, loop.create_future())
         with self._wake:
             if self._closing:
                 raise UnavailableError("this shard server is stopping")
@@ -142,13 +144,26 @@ class SearchThread:
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
-            if self._closing:
-                _fail(job, UnavailableError("this shard server is stopping"))
-            elif not job.is_wanted():
-                _fail(job, DeadlineExceededError(_LATE))
-            else:
-                self._run(job)
+            self._serve(job)
             del job  # or the last search's vectors and index would live until the next one
+
+    def _serve(self, job: _Job) -> None:
+        if self._closing:
+            _fail(job, UnavailableError("this shard server is stopping"))
+        elif not job.is_wanted():
+            _fail(job, DeadlineExceededError(_LATE))
+        else:
+            self._run(job)
+
+    def _let_by(self) -> float:
+        """Runs what is interactive and waits, inside bulk work; the seconds that it took."""
+        begun_s = time.monotonic()
+        while self._interactive:  # only this thread takes from it
+            with self._wake:
+                job = self._interactive.popleft()
+                self._count(-job.n_queries)
+            self._serve(job)
+        return time.monotonic() - begun_s
 
     def _next(self) -> _Job | None:
         with self._wake:
@@ -164,16 +179,22 @@ class SearchThread:
         return self._n_queries_waiting + self._n_queries_running
 
     def _run(self, job: _Job) -> None:
-        begun_s = time.monotonic()
-        self._n_queries_running = job.n_queries
+        begun_s, let_by_s = time.monotonic(), 0.0
+        self._n_queries_running += job.n_queries
+
+        def is_wanted() -> bool:
+            nonlocal let_by_s
+            let_by_s += self._let_by()
+            return job.is_wanted()  # asked last: what went first may have closed what it searches
+
         try:
-            value = job.work(job.is_wanted)
+            value = job.work(is_wanted if job.bulk else job.is_wanted)
         except Stopped:
             _fail(job, DeadlineExceededError("the deadline passed before the search was done"))
         except BaseException as failure:  # noqa: BLE001 -- it is the caller's to see, whatever it is
             _fail(job, failure)
         else:
-            work_s = time.monotonic() - begun_s
+            work_s = time.monotonic() - begun_s - let_by_s
             queue_s = begun_s - job.queued_at_s
             if job.n_queries:  # else its own work, which nobody searches by
                 QUERIES.inc(job.n_queries)
@@ -182,7 +203,7 @@ class SearchThread:
             done = Done(value, queue_s * 1e3, work_s * 1e3)
             _settle(job, lambda: job.future.set_result(done))
         finally:
-            self._n_queries_running = 0
+            self._n_queries_running -= job.n_queries
 
     def _count(self, n_queries: int) -> None:
         self._n_queries_waiting += n_queries

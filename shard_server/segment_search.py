@@ -102,6 +102,16 @@ class SegmentSearch:
             self._rotation = None if transform is None else Rotation.of(transform)
         self._asks: dict[SearchParameters, _Ask] = {}
 
+    @property
+    def number(self) -> int:
+        """The segment's place in the shard."""
+        return self._number
+
+    @property
+    def data(self) -> SegmentData:
+        """The segment as it was read."""
+        return self._data
+
     def queries_a_call(self, n_probe: int) -> int:
         """Queries that one search takes; as many as fit a GPU's temporary memory."""
         return MAX_QUERIES if self._placed is None else self._placed.queries_a_call(n_probe)

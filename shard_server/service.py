@@ -85,14 +85,14 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
             fields = check_fields(request.inline_fields.paths, "inline_fields")
             self._batch_size.observe(len(query_vectors))
             inline = request.HasField("inline_fields")
+            bulk = request.priority == priority_pb2.PRIORITY_BULK
 
             def search(is_wanted: Callable[[], bool]) -> tuple[ShardHits, Columns | None]:
-                hits = index.search(query_vectors, parameters, is_wanted)
+                hits = index.search(query_vectors, parameters, is_wanted, in_steps=bulk)
                 if not inline or hits.ordinals.size > _FEW_PASSAGES:
                     return hits, None
                 return hits, read_passages(index.passages, *hits.places(), fields)
 
-            bulk = request.priority == priority_pb2.PRIORITY_BULK
             n_live = manifest.n_live // len(manifest.shards)
             cost = search_cost(parameters, n_queries=len(query_vectors), n_live=n_live)
             try:

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from router.recall import Recalls, lower_bound
+
 CONFIDENCE = 0.95
-_Z = 1.645
-"""The normal distribution's 95 % point."""
 _LEAST_GAIN = 0.001
 """A point that promises less than this above a cheaper one is noise, and left out."""
 
-Recalls = npt.NDArray[np.float64]
 Kinds = npt.NDArray[np.int64]
 
 
@@ -48,17 +47,6 @@ class Point:
     def oversample(self) -> float:
         """The factor that asks for `candidates` at `k`."""
         return self.candidates / self.k
-
-
-def lower_bound(recalls: Recalls) -> float:
-    """The recall that the mean over all queries like these exceeds with a confidence of 95 %.
-
-    One imagined query that found nothing is counted along, so that a perfect sample of n queries
-    promises about 1 - 2.6 / n and not perfection.
-    """
-    sample = np.append(recalls, 0.0)
-    bound = sample.mean() - _Z * sample.std(ddof=1) / np.sqrt(len(sample))
-    return max(0.0, float(bound))
 
 
 def promised_recall(recalls: Recalls, kinds: Kinds) -> float:

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from deploy.calibration.choose import Cell, Recalls
+from deploy.calibration.choose import Cell
 from deploy.calibration.questions import HeldOut
 from router import merge
 from router.candidates import shard_candidates
+from router.recall import Recalls, recalls_at
 from shard_server.building.progress import Progress, silent
 from shard_server.devices import CpuBackend
 from shard_server.hits import NO_SCORE
@@ -89,7 +90,7 @@ def measure(
                 k=depth, n_probe=n_probe, candidates=candidates + own_extra
             )
             scores, ms = _search(shards, queries, parameters)
-            recalls = {k: _recall(scores, kth_scores[k], k) for k in ks}
+            recalls = {k: recalls_at(scores, kth_scores[k], k) for k in ks}
             cells.append(Cell(n_probe=n_probe, candidates=candidates, ms=ms, recalls=recalls))
             progress("measure", len(cells), n_settings)
             if candidates != widths[0] and not _gains(cells[-1], cells[-2]):
@@ -115,7 +116,7 @@ def recall_at(
     kth_scores = _exact(shards, queries, (k,), depth, silent)
     parameters = SearchParameters(k=depth, n_probe=n_probe, candidates=candidates)
     scores, _ = _search(shards, queries, parameters)
-    return _recall(scores, kth_scores[k], k)
+    return recalls_at(scores, kth_scores[k], k)
 
 
 def _candidate_grid(n_live: int, depth: int) -> tuple[int, ...]:
@@ -206,11 +207,3 @@ def _without_own(
     there = (winners.parts != merge.NO_HIT) & (winners.ordinals != own[:, None])
     scores[:, : there.shape[1]] = np.where(there, winners.scores, NO_SCORE)
     return -np.sort(-scores, axis=1)
-
-
-def _recall(
-    scores: npt.NDArray[np.float32], kth_scores: npt.NDArray[np.float32], k: int
-) -> Recalls:
-    found = (scores[:, :k] >= kth_scores[:, None]) & np.isfinite(scores[:, :k])
-    recalls: Recalls = found.sum(axis=1) / k
-    return recalls

@@ -75,6 +75,16 @@ def up(
     model: Annotated[
         str | None, typer.Option("--model", help="The encoder's model. Default: the index's own.")
     ] = None,
+    live_recall_budget: Annotated[
+        float | None,
+        typer.Option(
+            "--live-recall-budget",
+            min=0,
+            max=1,
+            help="Share of one core a shard that goes to measuring the recall of live queries; 0 "
+            "measures none. Default: 0.01.",
+        ),
+    ] = None,
     grace_s: Annotated[
         float, typer.Option("--grace-s", min=0, help="Seconds that calls get to end at the stop.")
     ] = 10.0,
@@ -111,6 +121,7 @@ def up(
                 "cache_dir": cache_dir.absolute() if cache_dir else None, "grace_s": grace_s,
                 "tls_certificate": _absolute(tls_certificate), "tls_key": _absolute(tls_key),
                 "tls_client_ca": _absolute(tls_client_ca), "tokens": _absolute(tokens),
+                "live_recall_budget": live_recall_budget,
             },
             start_timeout_s,
             as_json=as_json,
@@ -133,6 +144,7 @@ def up(
         tls_key=_absolute(tls_key),
         tls_client_ca=_absolute(tls_client_ca),
         tokens=_absolute(tokens),
+        live_recall_budget=live_recall_budget,
     )
     facts = index_facts(place)
     if detach:
@@ -164,6 +176,8 @@ def _up_detached(options: UpOptions, as_json: bool) -> None:
     command += ["--insecure"] if options.insecure else []
     command += ["--device", options.device] if options.device else []
     command += ["--model", options.model] if options.model else []
+    if options.live_recall_budget is not None:
+        command += ["--live-recall-budget", str(options.live_recall_budget)]
     for flag, path in (
         ("--tls-certificate", options.tls_certificate), ("--tls-key", options.tls_key),
         ("--tls-client-ca", options.tls_client_ca), ("--tokens", options.tokens),

@@ -56,6 +56,13 @@ class RayOptions(BaseModel):
         "", description="a name that every node's certificate carries; its address without it"
     )
     tokens: Path | None = Field(None, description="YAML file of who may call the routers")
+    live_recall_budget: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="each router's share of one core a shard for measuring recall; its own default "
+        "without it",
+    )
     grace_s: float = Field(10.0, ge=0, description="seconds that calls get to end at a stop")
     program: str = Field("", description="any text; another one rolls every replica")
 

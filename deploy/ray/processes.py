@@ -172,6 +172,8 @@ def _router_arguments(options: RayOptions, token: Path | None) -> tuple[str, ...
         arguments += ["--peer-server-name", options.tls_server_name]
     if token is not None:
         arguments += ["--peer-token-file", str(token)]
+    if options.live_recall_budget is not None:
+        arguments += ["--live-recall-budget", str(options.live_recall_budget)]
     return tuple(arguments)
 
 

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.calibration import measure, questions
-from deploy.calibration.choose import Cell, default_point, front_of, lower_bound, points_of
+from deploy.calibration.choose import Cell, default_point, front_of, points_of
 from deploy.calibration.questions import first_sentence
 from deploy.calibration.run import CalibrateOptions, calibrate_index
 from router.query import resolve
+from router.recall import lower_bound
 from router.topology import IndexVersion, OperatingPoint
 from shard_server.building.build import BuildOptions, build_index
 from shard_server.building.passage import Passage

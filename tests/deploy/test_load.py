@@ -39,6 +39,27 @@ def test_a_page_tells_counters_and_gauges():
     )
 
 
+def recalls(index: str, n: int) -> str:
+    value = 0.97 if n else "NaN"
+    return (
+        f'shoal_live_recall{{index="{index}"}} {value}\n'
+        f'shoal_live_recall_low{{index="{index}"}} {value}\n'
+        f'shoal_live_recall_high{{index="{index}"}} {value}\n'
+        f'shoal_live_recall_window{{index="{index}"}} {float(n)}\n'
+    )
+
+
+def test_a_recall_is_told_where_it_is_one_index_s():
+    """Nothing measured yet is NaN on the page, and the recalls of two indexes have no sum."""
+    told = parse_page(PAGE + recalls("books", 40), at_s=9.0)
+    assert (told.recall, told.recall_low, told.recall_high, told.n_recalls) == (0.97,) * 3 + (40,)
+    load = load_between(Counters(at_s=8.0), told)
+    assert (load.recall, load.n_recalls) == (0.97, 40)
+    for page in (PAGE, recalls("books", 0), recalls("books", 40) + recalls("songs", 40)):
+        told = parse_page(page, at_s=9.0)
+        assert (told.recall, told.recall_low, told.recall_high, told.n_recalls) == (0.0,) * 3 + (0,)
+
+
 def test_rates_are_differences():
     """Per second of the time between two looks; the wait is a mean of those that ended in it."""
     before = Counters(at_s=10.0, served=100, wait_s=1.0, n_waits=10, cpu_s=1.0)

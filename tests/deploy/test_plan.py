@@ -73,6 +73,17 @@ def test_the_router_listens_where_it_is_told(insecure):
     assert ("--insecure" in spec.arguments) is insecure
 
 
+@pytest.mark.parametrize("budget", [None, 0.0, 0.25])
+def test_the_router_gets_the_recall_s_budget_it_was_given(budget):
+    """0 is a wish like any other: it turns measuring off; None leaves the router its default."""
+    options = UpOptions(name="x", index_dir=Path("/i"), live_recall_budget=budget)
+    given = plan_router(options, paths_of("x")).arguments
+    if budget is None:
+        assert "--live-recall-budget" not in given
+    else:
+        assert given[given.index("--live-recall-budget") + 1] == str(budget)
+
+
 def test_restarts_slow_down():
     """0.2 s, doubling, never more than 10 s."""
     delays = [restart_delay_s(n) for n in range(1, 12)]

@@ -1,5 +1,6 @@
 """What `shoal status` shows, from values: no cluster runs here."""
 
+import dataclasses
 import json
 from io import StringIO
 
@@ -44,6 +45,21 @@ def test_one_screen_says_it_all(capsys):
     ):  # fmt: skip
         assert said in shown
     assert "\x1b" not in shown
+
+
+def test_the_recall_of_live_queries_stands_above(capsys):
+    """The router that measured most speaks; before any has, there is no line of it."""
+    measured = [
+        dataclasses.replace(
+            LOAD, recall=0.97, recall_low=0.95, recall_high=0.9842, n_recalls=1_000
+        ),
+        dataclasses.replace(LOAD, recall=0.5, recall_low=0.1, recall_high=0.9, n_recalls=3),
+    ]
+    routers = [process("router", "router", load=load) for load in measured]
+    command.show(local_screen(report(*routers)))
+    assert "recall: 0.970 (0.950 to 0.984), 1,000 live queries" in capsys.readouterr().out
+    command.show(local_screen(report(ROUTER)))
+    assert "recall" not in capsys.readouterr().out
 
 
 def test_a_terminal_gets_every_process_drawn():

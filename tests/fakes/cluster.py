@@ -20,6 +20,7 @@ from router.admission import Admission
 from router.config import RouterConfig
 from router.file_source import FileSource
 from router.lease_source import LeaseSource
+from router.live_recall import LiveRecall
 from router.registry import Registry
 from router.reload import Reloader
 from router.search import Searcher
@@ -125,7 +126,8 @@ async def running(
     # few inline hits, so that small requests see a fetch round as well; a slow machine may wait
     settings = {
         "inline_hits": 64, "max_wait_s": 10.0,
-        "check_s": 0.05, "recheck_s": 0.05, "release_after_s": 0.0, **settings
+        "check_s": 0.05, "recheck_s": 0.05, "release_after_s": 0.0, "live_recall_budget": 0.0,
+        **settings
     }  # fmt: skip
     config = RouterConfig(topology=cluster.topology, max_queries=max_queries, **settings)
     server = grpc.aio.server(
@@ -143,7 +145,9 @@ async def running(
             cluster.registry = registry
             chance = random.Random(3)
             cluster.admission, cluster.searcher = admission, Searcher(chance, config)
-            searches = SearchServicer(registry, cluster.searcher, admission)
+            budget = config.live_recall_budget
+            live_recall = LiveRecall(registry, admission, chance, budget=budget) if budget else None
+            searches = SearchServicer(registry, cluster.searcher, admission, live_recall)
             reloader = Reloader(registry, release_after_s=config.release_after_s)
             admin = AdminServicer(registry, reloader, leases, config.peer_credentials)
             search_pb2_grpc.add_SearchServiceServicer_to_server(searches, server)

@@ -76,6 +76,17 @@ def test_an_index_at_a_url_is_copied_on_each_node():
     assert spec.arguments[:4] == ("--index", "s3://bucket/wiki", "--cache-dir", "/cache")
 
 
+def test_each_router_gets_the_recall_s_budget():
+    """Routers alone measure; a budget of 0 is given on like any other."""
+    given = options(live_recall_budget=0)
+    router = child_spec(Part(name="router", role="router"), given, INDEX, name="a", host="::1",
+                        version=1)  # fmt: skip
+    shard = child_spec(Part(name="shard-0", role="shard", shard=0), given, INDEX, name="a",
+                       host="::1", version=1)  # fmt: skip
+    assert router.arguments[2:4] == ("--live-recall-budget", "0.0")
+    assert "--live-recall-budget" not in shard.arguments
+
+
 def test_a_closed_cluster_serves_tls_everywhere_and_shares_a_token_by_file():
     """Only routers know the operator's tokens; shards answer the cluster's own processes alone."""
     closed = options(**TLS, tls_ca="/t/ca", tls_server_name="shoal", tokens="/t/tokens", port=50051)

@@ -1,13 +1,17 @@
 """A shard's answers against brute force, and the claim that sharding never changes them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from shard_server import index
 from shard_server.devices import CpuBackend
 from shard_server.hits import merge
 from shard_server.limits import SearchParameters
 from shard_server.search_thread import Stopped
-from shard_server.segment_search import _MAX_ASKS
+from shard_server.segment_search import _MAX_ASKS, SegmentSearch
+from shard_server.slices import slices_of
 
 RECIPES = ("IVF32,PQ16", "IVF32,PQ16x4fs")
 
@@ -167,6 +171,53 @@ def test_a_search_nobody_wants_ends_between_batches(tmp_path, corpus, write_inde
     index = open_shard(tmp_path, write_index(tmp_path, "Flat"))
     with pytest.raises(Stopped):
         index.search(corpus.queries, SearchParameters(k=10, exact=True), lambda: False)
+
+
+@pytest.mark.parametrize("metric", ["inner_product", "l2"])
+@pytest.mark.parametrize("n_queries", [1, 70])
+def test_steps_never_change_the_answer(
+    tmp_path, corpus, write_index, open_shard, monkeypatch, metric, n_queries
+):
+    """Brute force slice by slice finds what it finds in one piece, ties and places included."""
+    monkeypatch.setattr(index, "SLICE_ROWS", 700)
+    manifest = write_index(tmp_path, n_segments=2, metric=metric)
+    shard = open_shard(tmp_path, manifest)
+    asked = []
+    for k in (1, 10, 300, 1_000):
+        parameters = SearchParameters(k=k, exact=True)
+        queries = corpus.queries[:n_queries]
+
+        def is_wanted():
+            asked.append(True)
+            return True
+
+        whole = shard.search(queries, parameters)
+        in_steps = shard.search(queries, parameters, is_wanted, in_steps=True)
+        for name in ("ordinals", "segments", "rows"):
+            assert (getattr(in_steps, name) == getattr(whole, name)).all(), name
+        assert (bits(in_steps.scores) == bits(whole.scores)).all()
+        assert in_steps.exact
+    n_batches = -(-n_queries // 64)
+    assert len(asked) == 4 * (n_batches * 10 - 1)  # two segments of 3,000 rows
+
+
+def test_steps_leave_out_what_is_deleted(tmp_path, corpus, write_index, open_shard):
+    """A slice whose rows are all superseded is not there, and others have their own bitmap."""
+    manifest = write_index(tmp_path)
+    shard = open_shard(tmp_path, manifest)
+    deleted = np.zeros(6_000, dtype=np.bool_)
+    deleted[:1_400] = deleted[2_000:5_000:2] = True
+    whole = dataclasses.replace(
+        shard._searches[0].data, deleted=deleted, n_live=int((~deleted).sum())
+    )
+    parameters = SearchParameters(k=50, exact=True)
+    search = SegmentSearch(0, whole, None, "cpu", negate=False, has_lists=False)
+    expected = search.search(corpus.queries, parameters)
+    parts = slices_of(0, whole, 700, device="cpu", negate=False)
+    assert [part.first_row for part in parts] == [1_400, 2_100, 2_800, 3_500, 4_200, 4_900, 5_600]
+    found = merge([part.search(corpus.queries, parameters) for part in parts], 50)
+    assert (found.ordinals == expected.ordinals).all()
+    assert (found.rows == expected.rows).all()
 
 
 def test_rows_and_segments_lead_to_the_passages(tmp_path, corpus, write_index, open_shard):

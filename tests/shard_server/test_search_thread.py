@@ -2,9 +2,11 @@
 
 import asyncio
 import threading
+from types import SimpleNamespace
 
 import pytest
 
+from shard_server import search_thread
 from shard_server.search_thread import SearchThread, Stopped
 from shoal.errors import DeadlineExceededError, OverloadedError, UnavailableError
 from shoal.rpc.deadline import Deadline
@@ -92,6 +94,36 @@ async def test_interactive_goes_before_bulk(thread):
     gate.opened.set()
     await asyncio.gather(running, bulk, interactive)
     assert order == ["interactive", "bulk"]
+
+
+async def test_bulk_lets_interactive_work_by_between_its_steps(thread, monkeypatch):
+    """A million rows of brute force take 50 ms: nobody who waits for an answer waits for them."""
+    order, first, clock = [], Gate(), [0.0]
+    monkeypatch.setattr(search_thread, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def bulk_work(is_wanted):
+        first(is_wanted)
+        clock[0] += 1.0
+        order.append("bulk begins")
+        assert is_wanted()
+        clock[0] += 2.0
+        order.append("bulk ends")
+
+    def interactive(is_wanted):
+        order.append("interactive")
+        clock[0] += 5.0
+        assert is_wanted()  # bulk never goes before it
+
+    bulk = search(thread, bulk_work, bulk=True)
+    await until(first.begun.is_set)
+    other = search(thread, interactive)
+    more = search(thread, lambda _: order.append("more"), bulk=True)
+    await until(lambda: len(thread._interactive) == len(thread._bulk) == 1)
+    first.opened.set()
+    done = await asyncio.gather(bulk, other, more)
+    assert order == ["bulk begins", "interactive", "bulk ends", "more"]
+    # what went first is not its own work, by which a share of time is reckoned
+    assert [told.work_ms for told in done] == [3_000.0, 5_000.0, 0.0]
 
 
 async def test_work_past_its_deadline_is_never_begun(thread):
