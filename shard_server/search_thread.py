@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from shoal.admission import retry_after_s
@@ -47,6 +48,8 @@ class _Job:
     future: "asyncio.Future[Any]"
     queued_at_s: float = field(default_factory=time.monotonic)
     left: bool = False
+    let_by_s: float = 0.0
+    """How long others went first within it."""
 
     def is_wanted(self) -> bool:
         """Whether somebody still waits, and in time."""
@@ -155,15 +158,16 @@ class SearchThread:
         else:
             self._run(job)
 
-    def _let_by(self) -> float:
-        """Runs what is interactive and waits, inside bulk work; the seconds that it took."""
+    def _let_by(self, bulk: _Job) -> bool:
+        """Runs what is interactive and waits, within bulk work; whether that is still wanted."""
         begun_s = time.monotonic()
-        while self._interactive:  # only this thread takes from it
+        while self._interactive:  # this thread alone takes from it
             with self._wake:
                 job = self._interactive.popleft()
                 self._count(-job.n_queries)
             self._serve(job)
-        return time.monotonic() - begun_s
+        bulk.let_by_s += time.monotonic() - begun_s
+        return bulk.is_wanted()  # only now: what went first may have closed what it searches
 
     def _next(self) -> _Job | None:
         with self._wake:
@@ -179,22 +183,16 @@ class SearchThread:
         return self._n_queries_waiting + self._n_queries_running
 
     def _run(self, job: _Job) -> None:
-        begun_s, let_by_s = time.monotonic(), 0.0
+        begun_s = time.monotonic()
         self._n_queries_running += job.n_queries
-
-        def is_wanted() -> bool:
-            nonlocal let_by_s
-            let_by_s += self._let_by()
-            return job.is_wanted()  # asked last: what went first may have closed what it searches
-
         try:
-            value = job.work(is_wanted if job.bulk else job.is_wanted)
+            value = job.work(partial(self._let_by, job) if job.bulk else job.is_wanted)
         except Stopped:
             _fail(job, DeadlineExceededError("the deadline passed before the search was done"))
         except BaseException as failure:  # noqa: BLE001 -- it is the caller's to see, whatever it is
             _fail(job, failure)
         else:
-            work_s = time.monotonic() - begun_s - let_by_s
+            work_s = time.monotonic() - begun_s - job.let_by_s
             queue_s = begun_s - job.queued_at_s
             if job.n_queries:  # else its own work, which nobody searches by
                 QUERIES.inc(job.n_queries)
