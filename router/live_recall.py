@@ -16,6 +16,7 @@ import logging
 import math
 import random
 import time
+from functools import partial
 from typing import Literal
 
 from router.admission import Admission
@@ -112,8 +113,8 @@ class _Watch:
             (metrics.LIVE_RECALL_LOW, "low"),
             (metrics.LIVE_RECALL_HIGH, "high"),
         ):
-            gauge.labels(name).set_function(lambda field=field: self._told(field, math.nan))
-        metrics.LIVE_RECALL_WINDOW.labels(name).set_function(lambda: self._told("n", 0.0))
+            gauge.labels(name).set_function(partial(self._told, field, math.nan))
+        metrics.LIVE_RECALL_WINDOW.labels(name).set_function(partial(self._told, "n", 0.0))
 
     def offer(self, query: SearchQuery, found: Found) -> None:
         """One of a measurable answer's queries may be the next."""
