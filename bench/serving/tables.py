@@ -75,7 +75,7 @@ def legend(result: Result) -> str:
         f"{rules.get('n_rounds', '?')} rounds of {rules.get('duration_s', '?')} s for each, in an "
         "order drawn anew. Open loop: the highest rate of evenly spaced calls, counted from the "
         "moment each was due. Servers run at nice "
-        f"{NICENESS} and the load generator, which has the same two cores, before them."
+        f"{NICENESS} and the load generator, which shares their cores, before them."
     )
 
 
