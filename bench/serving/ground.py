@@ -6,6 +6,7 @@ over the stored vectors, found once and the same for all.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -62,15 +63,15 @@ def prepare(corpus: str | None, queries: Path | None, n_shards: int) -> Ground:
     """Encodes, builds and writes what isn't there from an earlier run.
 
     Args:
-        corpus: as of `shoal index build`; None is WordNet's glosses beside the checkout, Python's
-            own documentation where they aren't.
+        corpus: as of `shoal index build`, kept encoded under its name; None is WordNet's glosses
+            beside the checkout, Python's own documentation where they aren't.
         queries: a file of questions; None is SQuAD's beside the checkout, else titles and first
             sentences of the corpus.
         n_shards: of the index that Shoal serves.
     """
     if corpus is None:
         corpus = str(SHARED / "wordnet") if (SHARED / "wordnet").exists() else "python-docs"
-    name = Path(corpus).name
+    name = re.sub(r"[^a-z0-9_-]", "-", Path(corpus).name.lower())[:64]
     encoded = encoded_corpus([corpus], name)
     served = build(encoded, n_shards=n_shards)
     manifest = manifest_of(served)
