@@ -76,7 +76,7 @@ def _run(given: argparse.Namespace) -> Result:
     everybody = contestants(ground, given.shards)
     notes = ("a quick run: its figures mean nothing",) if given.quick else ()
     with ExitStack() as servers:
-        targets, failures = start_all(everybody, servers, _say)
+        targets, failures = start_all(everybody, servers, clock.until_s, _say)
         lanes = _lanes(everybody, targets, ground)
         cells, knees = asyncio.run(_compare(lanes, failures, rules, clock))
         result = Result(

@@ -92,12 +92,15 @@ def plan_for(contestant: Contestant, target: str, kind: Kind, ground: Ground) ->
 
 
 def start_all(
-    everybody: list[Contestant], stack: ExitStack, say: Callable[[str], None]
+    everybody: list[Contestant], stack: ExitStack, until_s: float, say: Callable[[str], None]
 ) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Targets by name, and of those that didn't start, why."""
+    """Targets by name, and of those that didn't start, why; none is begun after `until_s`."""
     targets, failures = {}, {}
     for contestant in everybody:
         begun_s = time.monotonic()
+        if begun_s > until_s:
+            failures[contestant.name] = "didn't start: the time was over"
+            continue
         try:
             targets[contestant.name] = stack.enter_context(contestant.start())
         except (ShoalError, OSError, subprocess.SubprocessError) as failure:
