@@ -1,7 +1,7 @@
 # Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-cluster test-faults test-ray test-soak soak fuzz test-simulation \
-	check stubs bench bench-quality bench-index bench-building bench-overload bench-scale \
+	check stubs bench bench-parts bench-quality bench-index bench-building bench-overload bench-scale \
 	bench-scaling bench-against bench-ray bench-training gpu-check clean
 SHELL := bash
 PYTHON ?= python3
@@ -71,8 +71,11 @@ $(STUB_TOOLS): tools/stub-requirements.txt
 	.build/stub-tools/bin/pip install --quiet --disable-pip-version-check -r tools/stub-requirements.txt
 	touch $@
 
-bench: $(READY) ## the served cluster beside its own parts, as ratios
+bench: $(READY) ## Shoal beside faiss in process and a /retrieve server: table and report (10 minutes)
 	$(BIN)/python -m bench.serving $(BENCH)
+
+bench-parts: $(READY) ## the served cluster beside its own parts, as ratios
+	$(BIN)/python -m bench.parts $(BENCH)
 
 bench-building: $(READY) ## memory and time to build 100 thousand, 500 thousand and 2 million vectors
 	$(BIN)/python -m bench.building $(BENCH)

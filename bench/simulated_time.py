@@ -50,6 +50,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._now_s += max(timeout_s, TURN_S)
         return ()
 
+    def work(self, seconds: float) -> None:
+        """What a callback calls that keeps the loop busy: nothing else runs meanwhile."""
+        self._now_s += seconds
+
     def run_in_executor(  # type: ignore[override]
         self, executor: object, func: Callable[..., Result], *args: Any
     ) -> "asyncio.Future[Result]":

@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from shoal.bench.record import MaxRate
 from shoal.bench.report import LoadReport
 
 PRECISION = 0.05
+_MOST_VOID = 3
 _MAX_TRIALS = 40
 _LEAST = 1 / 256
 """Of the first rate: a goal that even this misses is none that a rate could keep."""
@@ -106,3 +108,70 @@ def _counts(trials: Sequence[Trial]) -> tuple[Counter[float], Counter[float]]:
         Counter(trial.rate for trial in trials if trial.met),
         Counter(trial.rate for trial in trials if not trial.met),
     )
+
+
+class Search:
+    """A search as it goes: which rate is next, what the trials were, and what they come to.
+
+    `ended` is why it ended early; empty where it didn't.
+    """
+
+    def __init__(self, goal: Goal, first: float, *, precision: float = PRECISION) -> None:
+        self.ended = ""
+        self._goal = goal
+        self._first = first
+        self._precision = precision
+        self._trials: list[Trial] = []
+        self._told: list[tuple[float, str]] = []
+        self._best: dict[float, LoadReport] = {}
+        self._n_void: Counter[float] = Counter()
+
+    @property
+    def n_trials(self) -> int:
+        """Trials so far, those too that measured the generator alone."""
+        return len(self._told)
+
+    def next_rate(self) -> float | None:
+        """The rate to try; None when the search is over."""
+        if self.ended:
+            return None
+        return next_rate(self._trials, self._first, precision=self._precision)
+
+    def learn(self, rate: float, report: LoadReport) -> str:
+        """Takes in a trial at `rate`; returns what it missed of the goal, "" where it met it.
+
+        A trial that measured the generator counts for nothing: another may not, but it won't be
+        tried for ever.
+        """
+        missed = self._goal.fault(report)
+        self._told.append((rate, missed))
+        if missed and self._goal.is_void(report):
+            self._n_void[rate] += 1
+            if self._n_void[rate] >= _MOST_VOID:
+                self.ended = f"at {rate:g}/s {report.generator.fault}"
+            return missed
+        self._trials.append(Trial(rate=rate, met=not missed))
+        if rate not in self._best or not missed:
+            self._best[rate] = report
+        return missed
+
+    @property
+    def kept(self) -> tuple[LoadReport, ...]:
+        """One report a rate, the best of its trials, by rate."""
+        return tuple(report for _, report in sorted(self._best.items()))
+
+    @property
+    def found(self) -> MaxRate:
+        """The answer, as far as it is known."""
+        rate = highest(self._trials)
+        why = self.ended
+        if rate is None and not why:
+            last, missed = self._told[-1] if self._told else (self._first, "nothing was tried")
+            why = f"no rate met it: {missed} at {last:g}/s"
+        return MaxRate(
+            p99_ms=self._goal.p99_ms,
+            recall=self._goal.recall,
+            calls_per_s=rate,
+            why=why,
+            trials=tuple(self._told),
+        )

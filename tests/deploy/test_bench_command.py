@@ -81,6 +81,38 @@ def test_a_worse_run_ends_with_1(capsys, answering, tmp_path):
     assert [ratio["figure"] for ratio in json.loads(out) if ratio["worse"]] == ["p50 ms"]
 
 
+def test_a_generator_that_is_the_bottleneck_ends_with_1(capsys, tmp_path, monkeypatch):
+    """20 ms of its own work a call can't make 100 a second: whatever the server, such a run is the
+    generator's, says so before anybody reads its figures, and fails.
+    """
+    (tmp_path / "slow_sender.py").write_text(
+        "import time\n"
+        "from contextlib import asynccontextmanager\n"
+        "from shoal.bench.target import Reply, Served\n"
+        "class Slow:\n"
+        "    n_requests, stages = 3, ()\n"
+        "    async def send(self, request, *, with_ids):\n"
+        "        time.sleep(0.02)\n"
+        "        return Reply(code='OK')\n"
+        "    async def refuse_bad_plan(self):\n"
+        "        return Served()\n"
+        "@asynccontextmanager\n"
+        "async def open_target(plan):\n"
+        "    yield Slow()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    code, out, err = bench(
+        capsys, "--adapter", "slow_sender:open_target", "--target", "anything", "--rate", "100",
+        "--duration", "0.5", "--warmup", "0", "--recall-sample", "0", "--json",
+    )  # fmt: skip
+    assert code == 1
+    assert "the figures are its own" in err
+    found = json.loads(out)
+    assert found["fault"]
+    assert found["generator"]["lag_share"] > 0.05
+    assert found["n_calls"] == 50
+
+
 def test_one_stage_is_told_in_full(capsys, answering):
     """Every series that has calls, the rate, and how the generator did."""
     code, out, err = bench(

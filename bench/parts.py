@@ -1,4 +1,4 @@
-"""The served cluster beside its own parts, in one run: `make bench`.
+"""The served cluster beside its own parts, in one run: `make bench-parts`.
 
 Each figure is a ratio, so that it means something on another machine: what the cluster does, over
 what its dearest part does alone on the same cores. Queries are distinct and the encoder's cache is
@@ -104,7 +104,7 @@ def main() -> None:
     print("| | Shoal | beside | ratio | wanted |\n|---|--:|--:|--:|--:|")
     for row in rows:
         print(row.line())
-    write_json(WORK / "serving.json", [
+    write_json(WORK / "parts.json", [
         {"what": r.what, "ours": r.ours, "beside": r.beside, "unit": r.unit, "ratio": r.ratio}
         for r in rows
     ])  # fmt: skip
