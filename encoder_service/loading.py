@@ -71,8 +71,9 @@ def _read_dpr(folder: Path) -> LoadedModel:
     network = DprNetwork(model)
 
     def save(into: Path) -> None:
-        model.save_pretrained(into)
-        pretrained.save_pretrained(into)
+        with _quiet_libraries():
+            model.save_pretrained(into)
+            pretrained.save_pretrained(into)
 
     return LoadedModel(
         folder=folder,
@@ -106,6 +107,11 @@ def _read_sentence_transformer(folder: Path) -> LoadedModel:
         )
     dim = int(model.get_embedding_dimension() or 0)
     poolings = [stage for stage in stages if isinstance(stage, Pooling)]
+
+    def save(into: Path) -> None:
+        with _quiet_libraries():
+            model.save_pretrained(str(into), create_model_card=False)
+
     return LoadedModel(
         folder=folder,
         transformer=transformer.model,
@@ -120,7 +126,7 @@ def _read_sentence_transformer(folder: Path) -> LoadedModel:
         make_network=lambda n_prompt_tokens: SentenceNetwork(
             stages, dim=dim, n_prompt_tokens=n_prompt_tokens
         ),
-        save=lambda into: model.save_pretrained(str(into), create_model_card=False),
+        save=save,
     )
 
 
@@ -137,7 +143,7 @@ def _stage_settings(stage: nn.Module) -> dict[str, Any]:
 
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """Loads without progress bars and advice on stderr; what goes wrong is an exception."""
+    """Neither progress bars nor advice on stderr; what goes wrong is an exception."""
     loggers = [logging.getLogger(name) for name in ("transformers", "sentence_transformers")]
     levels = [each.level for each in loggers]
     for each in loggers:
