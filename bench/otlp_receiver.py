@@ -46,14 +46,21 @@ class SeenSpan:
 class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
     """Serves on loopback from `with` on; `spans` is what has come so far."""
 
-    def __init__(self, *, port: int = 0, keep: bool = True) -> None:
+    def __init__(
+        self, *, port: int = 0, keep: bool = True, tls: grpc.ServerCredentials | None = None
+    ) -> None:
         """`port` 0 takes a free one; without `keep` spans are counted alone."""
         self.n_spans = 0
         self.spans: list[SeenSpan] = []
         self._keep = keep
         self._server = grpc.server(ThreadPoolExecutor(2), options=(("grpc.so_reuseport", 0),))
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)
-        self.address = f"127.0.0.1:{self._server.add_insecure_port(f'127.0.0.1:{port}')}"
+        wanted = f"127.0.0.1:{port}"
+        if tls is None:
+            port = self._server.add_insecure_port(wanted)
+        else:
+            port = self._server.add_secure_port(wanted, tls)
+        self.address = f"127.0.0.1:{port}"
 
     def Export(
         self,

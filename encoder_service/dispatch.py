@@ -244,7 +244,6 @@ class EncodeQueue:
             self._fail([item.call for item in batch], outcome)
             return
         vectors, seconds = outcome
-        tell_pass(batch, seconds)
         for position, item in enumerate(batch):
             call = item.call
             call.vectors[item.row] = vectors[position]
@@ -254,6 +253,7 @@ class EncodeQueue:
             self._permits.encoded(call.permit)
             if not call.n_left and not call.answer.done():
                 call.answer.set_result(None)
+        tell_pass(batch, seconds)
         self._sizes.observe(len(batch))
         metrics.ENCODER_TOKENS.inc(sum(item.n_tokens for item in batch))
 

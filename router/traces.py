@@ -27,7 +27,7 @@ def stage_of(name: str) -> Span | None:
 
 
 def open_call(stage: Span, address: str, shard: int, kind: Kind, since_s: float) -> Span:
-    """One replica's being asked, from its queue's end on to its answer."""
+    """One replica's being asked, from joining its queue to the answer."""
     call = stage.open("ask encoder" if stage.name == ENCODE else "ask shard", since_s)
     host, _, port = address.rpartition(":")
     call.attributes["server.address"] = host.strip("[]")

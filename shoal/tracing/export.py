@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from shoal import __version__
 from shoal.credentials import is_loopback_target, read_pem
+from shoal.errors import ConfigError
 from shoal.rpc import metrics
 from shoal.tracing.collector import Collector, check_collector
 from shoal.tracing.spans import Span
@@ -38,7 +39,7 @@ class SpanSender:
         """`role` is what the process is called, `shoal-<role>`, beside those of the cluster.
 
         Raises:
-            ConfigError: as `check_collector`.
+            ConfigError: as `check_collector`; or what an OTEL_* variable says can't be.
         """
         check_collector(collector)
         # half a second of imports, for those who trace
@@ -54,14 +55,21 @@ class SpanSender:
         self._is_unreached = False
         instance = f"{socket.gethostname()}:{os.getpid()}"
         self._readable = Readable(f"shoal-{role}", __version__, instance)
-        self._exporter: SpanExporter = open_exporter(
-            f"{'http' if collector.is_plaintext else 'https'}://{collector.address}",
-            ca=read_pem(collector.ca, "the collector's authority") if collector.ca else None,
-            is_local=is_loopback_target(collector.address),
-        )
-        self._processor: BatchSpanProcessor = batch_processor(
-            counted(self._exporter, self._taken, self._sent), max_queued=max_queued
-        )
+        ca = read_pem(collector.ca, "the collector's authority") if collector.ca else None
+        try:
+            self._exporter: SpanExporter = open_exporter(
+                f"{'http' if collector.is_plaintext else 'https'}://{collector.address}",
+                ca=ca,
+                is_local=is_loopback_target(collector.address),
+            )
+            self._processor: BatchSpanProcessor = batch_processor(
+                counted(self._exporter, self._taken, self._sent), max_queued=max_queued
+            )
+        except Exception as failure:  # the SDK has no class of its own for them
+            self._last_words.remove()
+            raise ConfigError(
+                f"traces can't be sent as the environment's OTEL_* variables say: {failure}"
+            ) from failure
 
     def send(self, spans: Sequence[Span]) -> None:
         """Queues spans that have ended; drops them where there is no room."""
@@ -72,14 +80,20 @@ class SpanSender:
         if not room:
             self._drop(len(spans), "they come faster than they can be sent")
             return
-        # one offset for all of them: the clocks of a process's spans must not drift apart
+        # one offset for all of them: what happened within a span must stay there
         offset_ns = time.time_ns() - time.monotonic_ns()
-        for span in spans:
-            self._processor.on_end(self._readable.of(span, offset_ns))
+        try:
+            readable = [self._readable.of(span, offset_ns) for span in spans]
+        except Exception as fault:  # noqa: BLE001 -- a bug of ours here must cost no answer
+            self._taken(len(spans))
+            self._drop(len(spans), f"they can't be made, {fault!r}")
+            return
+        for span in readable:
+            self._processor.on_end(span)
 
     def close(self) -> None:
         """Sends what waits, for `FLUSH_S` at most; not at all where nobody has answered lately."""
-        ended = threading.Thread(target=self._processor.shutdown, daemon=True, name="last-spans")
+        ended = threading.Thread(target=self._end, daemon=True, name="last-spans")
         if self._is_unreached:
             self._exporter.shutdown()  # ends the retries under way
         ended.start()
@@ -88,6 +102,9 @@ class SpanSender:
             self._exporter.shutdown()
             logger.warning("%d spans for %s were not sent within %g s at the end",
                            self._n_queued, self._collector.address, FLUSH_S)  # fmt: skip
+
+    def _end(self) -> None:
+        self._processor.shutdown()  # type: ignore[no-untyped-call]
         self._last_words.remove()
 
     def _taken(self, n_spans: int) -> None:

@@ -1,8 +1,8 @@
 """Our spans as OpenTelemetry's, its queue and its exporter. Imported only where traces are sent.
 
 Spans are made as the SDK's `ReadableSpan`, the value that its processors take, and not begun and
-ended by its Tracer: they are over when they get here, have their ids already, and a Tracer's span
-takes ten times as long (docs/decisions.md).
+ended by its Tracer: they are over when they get here and have their ids already, which other
+processes were told. It takes a third of the time, too (docs/decisions.md).
 """
 
 from collections.abc import Callable, Sequence

@@ -8,6 +8,7 @@ import time
 
 import grpc
 import pytest
+import trustme
 
 from bench.otlp_receiver import Receiver
 from shoal.errors import ConfigError, UnavailableError
@@ -102,6 +103,33 @@ def test_a_full_queue_drops_what_is_new():
         request(sender.send)
         sender.close()
     assert receiver.n_spans == 4
+
+
+def test_a_collector_of_a_known_authority_gets_them_in_tls(tmp_path):
+    """With --traces-ca nothing goes in plaintext, and to nobody else."""
+    authority, stranger = trustme.CA(), trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    chain = b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
+    tls = grpc.ssl_server_credentials([(certificate.private_key_pem.bytes(), chain)])
+    with Receiver(tls=tls) as receiver:
+        for ca, n_spans in ((stranger, 0), (authority, 4)):
+            ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+            collector = Collector(address=receiver.address, ca=tmp_path / "ca.pem")
+            sender = SpanSender(collector, "shard")
+            request(sender.send)
+            sender.close()
+            assert receiver.n_spans == n_spans
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "9999"), ("OTEL_EXPORTER_OTLP_COMPRESSION", "paper")],
+)
+def test_what_opentelemetry_refuses_is_one_line(monkeypatch, name, value):
+    """Its variables are the operator's to set, and its tracebacks not theirs to read."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="OTEL_"):
+        SpanSender(Collector(address="127.0.0.1:4317"), "shard")
 
 
 def test_without_opentelemetry_one_line_says_what_to_install():
