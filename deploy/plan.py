@@ -1,12 +1,13 @@
 """Which processes a cluster on one machine needs, and how each is started. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from deploy.gpus import gpu_for
 from deploy.state import ClusterPaths
+from deploy.traces import Traces
 from shoal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class UpOptions:
     tls_client_ca: Path | None = None
     tokens: Path | None = None
     live_recall_budget: float | None = None
+    traces: Traces = field(default_factory=Traces)
 
     @property
     def closed(self) -> bool:
@@ -93,7 +95,9 @@ def plan_backends(
     """
     specs = []
     device = ("--device", options.device) if options.device else ()
-    door = ("--internal-token-file", str(internal_token)) if internal_token else ()
+    door = options.traces.arguments
+    if internal_token:
+        door = ("--internal-token-file", str(internal_token), *door)
     if options.model and index.encoder_model is None:
         raise ConfigError(f"index {index.name!r} is one of bare vectors; leave out --model")
     model = options.model or index.encoder_model
@@ -158,6 +162,7 @@ def plan_router(options: UpOptions, paths: ClusterPaths) -> ProcessSpec:
             *exposed,
             *door,
             *measuring,
+            *options.traces.router_arguments,
         ),
         environment=_threads(1),
         port=options.port,

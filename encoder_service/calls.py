@@ -11,6 +11,7 @@ import numpy.typing as npt
 from encoder_service.admission import Permit
 from encoder_service.batching import Priority
 from encoder_service.roles import Role
+from shoal.tracing.spans import Trace
 
 if TYPE_CHECKING:  # torch comes with it, seconds after the process has its address
     from encoder_service.tokenizing import TokenizedText
@@ -50,6 +51,7 @@ class Call:
     queue_s: float = 0.0
     tokenize_s: float = 0.0
     forward_s: float = 0.0
+    trace: Trace | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -1,6 +1,6 @@
 """What one encoder process is told: which model, where it runs, how much it takes on."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,8 @@ from shoal.config import ProcessConfig
 
 class EncoderConfig(ProcessConfig):
     """Serves one dual encoder."""
+
+    role: ClassVar[str] = "encoder"
 
     model: str = Field(
         min_length=1,

@@ -21,8 +21,10 @@ from encoder_service.admission import DEFAULT_WAIT_S, Permits
 from encoder_service.batching import BatchCost, Priority, next_batch, spread
 from encoder_service.calls import Call, Encoded, Item
 from encoder_service.roles import Role
+from encoder_service.traces import tell_pass, tell_waits
 from shoal.errors import DeadlineExceededError, OverloadedError
 from shoal.rpc import metrics
+from shoal.tracing.spans import current_trace
 
 if TYPE_CHECKING:  # torch comes with it, seconds after the process has its address
     from encoder_service.model import DualEncoder
@@ -105,6 +107,7 @@ class EncodeQueue:
             truncated=[False] * len(texts),
             n_left=len(texts),
             begun_s=time.monotonic(),
+            trace=current_trace(),
         )
         self._untokenized[priority].append(call)
         self._start_tokenizing()
@@ -118,6 +121,8 @@ class EncodeQueue:
         finally:
             call.cancelled = call.n_left > 0
             self._permits.give_back(permit)
+            if call.trace is not None:
+                tell_waits(call.trace, call)
         metrics.QUERIES.inc(len(texts))
         return Encoded(
             vectors=call.vectors,
@@ -248,6 +253,7 @@ class EncodeQueue:
             self._permits.encoded(call.permit)
             if not call.n_left and not call.answer.done():
                 call.answer.set_result(None)
+        tell_pass(batch, seconds)
         self._sizes.observe(len(batch))
         metrics.ENCODER_TOKENS.inc(sum(item.n_tokens for item in batch))
 

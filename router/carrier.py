@@ -14,11 +14,18 @@ from router.outcomes import another_may_help, outcome_of
 from router.replicas import Loaded
 from router.round import Round
 from router.standing import Standing
+from router.traces import close_call, open_call
 from shoal.errors import CancelledError
+from shoal.tracing.spans import Span
 
 
 class Judged(Loaded, Protocol):
     """A replica that hears how it did."""
+
+    @property
+    def address(self) -> str:
+        """host:port, for a trace."""
+        ...
 
     @property
     def standing(self) -> Standing:
@@ -44,14 +51,20 @@ class Carrier(Generic[ReplicaT, Reply]):
     def __init__(
         self,
         round_: Round[ReplicaT],
-        ask: Callable[[ReplicaT, int], "asyncio.Future[Reply]"],
+        ask: Callable[[ReplicaT, int, Span | None], "asyncio.Future[Reply]"],
         *,
         on_extra: Callable[[Kind], None],
+        stage: Span | None = None,
     ) -> None:
-        """`ask` puts the question for a shard to a replica; `on_extra` hears of retries, hedges."""
+        """`ask` puts the question for a shard to a replica; `on_extra` hears of retries, hedges.
+
+        Where the search is traced, `stage` is the span that each call's is a child of, and `ask`
+        gets the call's.
+        """
         self._round = round_
         self._ask = ask
         self._on_extra = on_extra
+        self._stage = stage
         self._calls: dict[Attempt[ReplicaT], asyncio.Future[Reply]] = {}
         self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._alarm: asyncio.TimerHandle | None = None
@@ -97,9 +110,19 @@ class Carrier(Generic[ReplicaT, Reply]):
     def _start(self, attempt: Attempt[ReplicaT]) -> None:
         if attempt.kind is not Kind.FIRST:
             self._on_extra(attempt.kind)
-        call = self._ask(attempt.replica, attempt.shard)
+        if self._stage is None:
+            call = self._ask(attempt.replica, attempt.shard, None)
+        else:
+            call = self._ask_traced(attempt, self._stage)
         self._calls[attempt] = call
         call.add_done_callback(lambda ended: self._on_end(attempt, ended))
+
+    def _ask_traced(self, attempt: Attempt[ReplicaT], stage: Span) -> "asyncio.Future[Reply]":
+        replica, shard = attempt.replica, attempt.shard
+        span = open_call(stage, replica.address, shard, attempt.kind, attempt.since_s)
+        call = self._ask(replica, shard, span)
+        call.add_done_callback(lambda ended: close_call(span, ended))
+        return call
 
     def _on_end(self, attempt: Attempt[ReplicaT], call: "asyncio.Future[Reply]") -> None:
         if self._calls.pop(attempt, None) is None:

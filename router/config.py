@@ -2,19 +2,21 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from router.admission import DEFAULT_WAIT_S
 from router.batching import MAX_COST
-from shoal.config import ProcessConfig
+from shoal.config import DEFAULT_TRACE_SAMPLE, ProcessConfig
 from shoal.credentials import Credentials, Tls, read_token
 from shoal.errors import ConfigError
 
 
 class RouterConfig(ProcessConfig):
     """Settings of `python -m router`."""
+
+    role: ClassVar[str] = "router"
 
     topology_source: Literal["file", "leases"] = Field(
         "file",
@@ -92,6 +94,13 @@ class RouterConfig(ProcessConfig):
         description="share of one core a shard that goes to searching answered queries again "
         "exactly, to measure recall; 0 measures none",
     )
+    trace_sample: float = Field(
+        DEFAULT_TRACE_SAMPLE,
+        ge=0,
+        le=1,
+        description="share of the searches that are traced, with --traces-otlp, where the caller "
+        "says nothing of it",
+    )
     peer_tls_ca: Path | None = Field(
         None, description="PEM file of who signs the shards' and encoders' certificates; asks TLS"
     )
@@ -105,6 +114,11 @@ class RouterConfig(ProcessConfig):
     peer_token_file: Path | None = Field(
         None, description="file with the token that this router shows shards and encoders"
     )
+
+    @property
+    def traced_share(self) -> float:
+        """As `trace_sample`."""
+        return self.trace_sample
 
     @cached_property
     def peer_credentials(self) -> Credentials:

@@ -12,9 +12,13 @@ from shoal.credentials import NO_CREDENTIALS, Credentials
 from shoal.errors import FailedPreconditionError, InvalidArgumentError
 from shoal.rpc.channel import open_channel
 from shoal.rpc.status import error_of
+from shoal.tracing.shared import shared_call
+from shoal.tracing.spans import Span
 from shoal.v1 import encoder_pb2 as pb
 from shoal.v1 import encoder_pb2_grpc
 from shoal.vectors import Matrix
+
+_ENCODE = f"{pb.DESCRIPTOR.services_by_name['EncoderService'].full_name}/Encode"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +39,16 @@ class EncoderClient:
         self._stub = encoder_pb2_grpc.EncoderServiceStub(self._channel)
 
     async def encode(
-        self, fingerprint: str, priority: int, jobs: Sequence[Sequence[str]], timeout_s: float
+        self,
+        fingerprint: str,
+        priority: int,
+        jobs: Sequence[Sequence[str]],
+        timeout_s: float,
+        spans: Sequence[Span] = (),
     ) -> list[Encoded]:
         """The vectors of each job's questions, from one call.
+
+        `spans` are those of the requests in it that are traced.
 
         Raises:
             FailedPreconditionError: vectors that the encoder asked for can't have made.
@@ -50,7 +61,10 @@ class EncoderClient:
             priority=priority,  # type: ignore[arg-type]
         )
         try:
-            reply = await self._stub.Encode(request, timeout=timeout_s, metadata=self._metadata)
+            with shared_call(_ENCODE, self.address, spans, len(request.texts)) as traced:
+                reply = await self._stub.Encode(
+                    request, timeout=timeout_s, metadata=(*self._metadata, *traced)
+                )
         except grpc.RpcError as failure:
             raise error_of(failure) from failure
         matrix = _checked(reply, fingerprint, len(request.texts))

@@ -14,6 +14,7 @@ from router.standing import Cause
 from shoal.contract import EncoderContract
 from shoal.errors import FailedPreconditionError, ShoalError, UnavailableError
 from shoal.rpc import metrics
+from shoal.tracing.spans import Span
 from shoal.v1 import priority_pb2
 
 _CANARY_TIMEOUT_S = 5.0
@@ -95,12 +96,15 @@ class EncoderReplica(Replica[EncoderContract]):
         super().eject(detail, cause)
 
     async def _encode(
-        self, jobs: Sequence[tuple[str, int, Sequence[str]]], timeout_s: float
+        self,
+        jobs: Sequence[tuple[str, int, Sequence[str]]],
+        timeout_s: float,
+        spans: Sequence[Span],
     ) -> Sequence[Encoded]:
         fingerprint, priority, _ = jobs[0]
         try:
             encoded = await self._encoder_client.encode(
-                fingerprint, priority, [texts for _, _, texts in jobs], timeout_s
+                fingerprint, priority, [texts for _, _, texts in jobs], timeout_s, spans
             )
         except ShoalError as failure:
             metrics.ENCODER_REQUESTS.labels(failure.code.name).inc()

@@ -15,6 +15,7 @@ from router.encoder_replica import EncoderReplica
 from router.outcomes import Outcome
 from router.query import SearchQuery
 from router.round import Round
+from router.traces import ENCODE, stage_of
 from shoal.errors import (
     CancelledError,
     DeadlineExceededError,
@@ -23,6 +24,7 @@ from shoal.errors import (
 )
 from shoal.rpc import metrics
 from shoal.rpc.deadline import Deadline
+from shoal.tracing.spans import Span
 
 _NONE_TRUNCATED = frozenset[int]()
 _RETRIES = metrics.RETRIES.labels("encoder")
@@ -44,7 +46,9 @@ class EncoderCalls:
         if not any(e.usable for e in matching):
             raise _nobody(query, encoders)
 
-        def submit(encoder: EncoderReplica, _shard: int) -> "asyncio.Future[Encoded]":
+        def submit(
+            encoder: EncoderReplica, _shard: int, span: Span | None
+        ) -> "asyncio.Future[Encoded]":
             return encoder.lane.submit(
                 (fingerprint, query.priority, query.texts),
                 key=(fingerprint, query.priority),
@@ -52,10 +56,13 @@ class EncoderCalls:
                 n_items=len(query.texts),
                 is_bulk=query.is_bulk,
                 deadline=deadline,
+                span=span,
             )
 
         round_ = Round(Plan(shards={0: matching}, until_s=deadline.at_s), self._budgets, self._rng)
-        carrier = Carrier(round_, submit, on_extra=lambda _kind: _RETRIES.inc())
+        carrier = Carrier(
+            round_, submit, on_extra=lambda _kind: _RETRIES.inc(), stage=stage_of(ENCODE)
+        )
         await carrier.run()
         if not round_.given_up:
             return carrier.replies[0]

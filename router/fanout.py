@@ -20,9 +20,11 @@ from router.passages import Fetched, PassageJob
 from router.round import Round
 from router.shard_client import SearchSettings, ShardReply
 from router.shard_replica import ShardReplica
+from router.traces import FAN_OUT, FETCH, stage_of
 from router.waiting import Goal, Patience, patience
 from shoal.rpc import metrics
 from shoal.rpc.deadline import Deadline
+from shoal.tracing.spans import Span
 from shoal.v1 import priority_pb2
 from shoal.vectors import Matrix
 
@@ -87,7 +89,9 @@ class FanOut:
         cost = search_cost(n_queries, n_probe=settings[0].n_probe, k=settings[0].k, dim=dim)
         is_bulk = settings[0].priority == priority_pb2.PRIORITY_BULK
 
-        def ask(replica: ShardReplica, shard: int) -> "asyncio.Future[ShardReply]":
+        def ask(
+            replica: ShardReplica, shard: int, span: Span | None
+        ) -> "asyncio.Future[ShardReply]":
             return replica.searches.submit(
                 (settings[shard], query_vectors),
                 key=settings[shard],
@@ -95,6 +99,7 @@ class FanOut:
                 n_items=n_queries,
                 is_bulk=is_bulk,
                 deadline=deadline,
+                span=span,
             )
 
         now_s = time.monotonic()
@@ -110,7 +115,7 @@ class FanOut:
             ),
         )
         round_ = Round(plan, self._budgets, self._rng)
-        carrier = Carrier(round_, ask, on_extra=_count_extra)
+        carrier = Carrier(round_, ask, on_extra=_count_extra, stage=stage_of(FAN_OUT))
         await carrier.run()
         if not is_bulk:
             _learn(round_, carrier.latencies_s)
@@ -141,7 +146,7 @@ class FanOut:
     ) -> tuple[dict[int, Fetched], dict[int, ShardOutcome]]:
         """Passages by shard number, and the outcomes of the shards that didn't give theirs."""
 
-        def ask(replica: ShardReplica, shard: int) -> "asyncio.Future[Fetched]":
+        def ask(replica: ShardReplica, shard: int, span: Span | None) -> "asyncio.Future[Fetched]":
             job = jobs[shard]
             return replica.passages.submit(
                 (settings, job),
@@ -150,6 +155,7 @@ class FanOut:
                 n_items=len(job.rows),
                 is_bulk=settings.priority == priority_pb2.PRIORITY_BULK,
                 deadline=deadline,
+                span=span,
             )
 
         # a search that waited for a late shard leaves little time: half of it is for the answer
@@ -159,7 +165,7 @@ class FanOut:
             until_s=time.monotonic() + patience_s,
         )
         round_ = Round(plan, self._budgets, self._rng)
-        carrier = Carrier(round_, ask, on_extra=_count_extra)
+        carrier = Carrier(round_, ask, on_extra=_count_extra, stage=stage_of(FETCH))
         await carrier.run()
         _count_losses(round_.given_up)
         return carrier.replies, round_.given_up

@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 from router.batching import alike, hold_s, next_batch
 from shoal.errors import DeadlineExceededError, ShoalError, UnavailableError
 from shoal.rpc.deadline import Deadline
+from shoal.tracing.spans import Span
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +46,13 @@ class Rider(Generic[Payload, Reply]):
     answer: "asyncio.Future[Reply]" = field(repr=False)
     ride: "_LastOff | None" = field(default=None, repr=False)
     """The call that it travels with; None in the queue."""
+    span: Span | None = None
+    """Of the request that it is of, where that is traced."""
 
 
-Call = Callable[[Sequence[Payload], float], Awaitable[Sequence[Reply]]]
-"""Sends payloads of one key together, within seconds; answers one reply each, in their order."""
+Call = Callable[[Sequence[Payload], float, Sequence[Span]], Awaitable[Sequence[Reply]]]
+"""Sends payloads of one key together, within seconds; answers one reply each, in their order. The
+spans are those of the riders that are traced."""
 
 
 class Lane(Generic[Payload, Reply]):
@@ -107,6 +111,7 @@ class Lane(Generic[Payload, Reply]):
         n_items: int,
         is_bulk: bool,
         deadline: Deadline,
+        span: Span | None = None,
     ) -> "asyncio.Future[Reply]":
         """Queues a job; the future ends with its reply or with the call's error.
 
@@ -123,6 +128,7 @@ class Lane(Generic[Payload, Reply]):
             deadline=deadline,
             since_s=loop.time(),
             answer=loop.create_future(),
+            span=span,
         )
         if self._closed:
             _fail([rider], UnavailableError("the connection was closed"))
@@ -210,7 +216,9 @@ class Lane(Generic[Payload, Reply]):
         try:
             self._on_batch(n_items)
             timeout_s = max(rider.deadline.remaining_s() for rider in batch)
-            told = await self._call([rider.payload for rider in batch], timeout_s)
+            payloads = [rider.payload for rider in batch]
+            spans = [rider.span for rider in batch if rider.span is not None]
+            told = await self._call(payloads, timeout_s, spans)
             replies = list(zip(batch, told, strict=True))
         except asyncio.CancelledError:
             # the last rider left, or the channel was closed under the call: both end this call

@@ -16,6 +16,7 @@ from router.query import resolve
 from router.registry import Registry
 from router.search import Searcher, Timings
 from router.served import describe
+from router.traces import tell_found, tell_query
 from shoal.errors import InvalidArgumentError, OverloadedError, ShoalError
 from shoal.rpc import metrics
 from shoal.rpc.deadline import DEFAULT_TIMEOUT_S, Deadline
@@ -23,6 +24,8 @@ from shoal.rpc.interceptor import as_shoal_error
 from shoal.rpc.request_id import current_request_id
 from shoal.rpc.status import to_status
 from shoal.rpc.unknown import refuse_unknown_fields
+from shoal.tracing.spans import current_trace
+from shoal.tracing.tracer import item_span
 from shoal.v1 import priority_pb2, search_pb2_grpc
 from shoal.v1 import search_pb2 as pb
 
@@ -95,7 +98,10 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         room: asyncio.Semaphore,
     ) -> None:
         async def answer(item: pb.StreamSearchRequest) -> None:
-            answers.put_nowait(await self._answer_item(item))
+            with item_span() as ended:
+                response = await self._answer_item(item)
+                ended(response.status.code)
+            answers.put_nowait(response)
 
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -144,8 +150,13 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         query = resolve(request, describe(index))
         with self._admission.admit(query, deadline.at_s):
             queue_s = time.monotonic() - begun_s
+            trace = current_trace()
+            if trace is not None:
+                tell_query(trace, query, begun_s, queue_s)
             with self._registry.users.hold(index.name, index.version):
                 found = await self._searcher.search(query, served, index, deadline)
+            if trace is not None:
+                tell_found(trace, query, found, begun_s + queue_s)
             metrics.QUERIES.inc(query.n_queries)
             _observe(found.timings, has_texts=bool(query.texts))
             _count_answer(found.coverage)

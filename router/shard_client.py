@@ -17,7 +17,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from router.merge import ShardHits
 from router.passages import Fetched, PassageColumns, PassageJob, TextColumn
-from router.topology import IndexVersion, OperatingPoint
+from router.shard_description import index_version
+from router.topology import IndexVersion
 from shoal import vectors
 from shoal.contract import EncoderContract, from_proto
 from shoal.credentials import NO_CREDENTIALS, Credentials
@@ -26,8 +27,13 @@ from shoal.internal.v1 import shard_pb2 as pb
 from shoal.internal.v1 import shard_pb2_grpc
 from shoal.rpc.channel import open_channel
 from shoal.rpc.status import error_of
+from shoal.tracing.shared import shared_call
+from shoal.tracing.spans import Span
 from shoal.v1 import search_pb2
 from shoal.vectors import Matrix
+
+_SERVICE = pb.DESCRIPTOR.services_by_name["ShardService"].full_name
+_SEARCH, _PASSAGES = f"{_SERVICE}/SearchShard", f"{_SERVICE}/GetPassages"
 
 
 class InvalidReplyError(ShoalError):
@@ -82,9 +88,15 @@ class ShardClient:
         self._stub = shard_pb2_grpc.ShardServiceStub(self._channel)
 
     async def search(
-        self, settings: SearchSettings, query_vectors: Sequence[Matrix], timeout_s: float
+        self,
+        settings: SearchSettings,
+        query_vectors: Sequence[Matrix],
+        timeout_s: float,
+        spans: Sequence[Span] = (),
     ) -> list[ShardReply]:
         """One reply for each (n_i, dim) matrix of `query_vectors`, from one call.
+
+        `spans` are those of the requests in it that are traced.
 
         Raises:
             ShoalError: the call's failure.
@@ -104,15 +116,20 @@ class ShardClient:
         if n_queries * settings.k <= self._inline_hits or not settings.fields:
             request.inline_fields.paths.extend(["id", *sorted(settings.fields)])
         try:
-            reply = await self._stub.SearchShard(
-                request, timeout=timeout_s, metadata=self._metadata
-            )
+            with shared_call(_SEARCH, self.address, spans, n_queries) as traced:
+                reply = await self._stub.SearchShard(
+                    request, timeout=timeout_s, metadata=(*self._metadata, *traced)
+                )
         except grpc.RpcError as failure:
             raise error_of(failure) from failure
         return _split(reply, settings, [len(matrix) for matrix in query_vectors])
 
     async def passages(
-        self, settings: SearchSettings, jobs: Sequence[PassageJob], timeout_s: float
+        self,
+        settings: SearchSettings,
+        jobs: Sequence[PassageJob],
+        timeout_s: float,
+        spans: Sequence[Span] = (),
     ) -> list[Fetched]:
         """The passages of each job, from one call; errors as `search`."""
         request = pb.GetPassagesRequest(
@@ -122,15 +139,16 @@ class ShardClient:
             rows=np.concatenate([job.rows for job in jobs]).astype("<u4").tobytes(),
             fields=FieldMask(paths=["id", *sorted(settings.fields)]),
         )
+        sizes = [len(job.rows) for job in jobs]
         try:
-            reply = await self._stub.GetPassages(
-                request, timeout=timeout_s, metadata=self._metadata
-            )
+            with shared_call(_PASSAGES, self.address, spans, sum(sizes)) as traced:
+                reply = await self._stub.GetPassages(
+                    request, timeout=timeout_s, metadata=(*self._metadata, *traced)
+                )
         except grpc.RpcError as failure:
             raise error_of(failure) from failure
         if reply.version != settings.version:
             raise InvalidReplyError(f"version {reply.version} instead of {settings.version}")
-        sizes = [len(job.rows) for job in jobs]
         columns = _columns(reply.passages, sum(sizes), settings.fields)
         starts = itertools.accumulate(sizes[:-1], initial=0)
         return [Fetched(columns=columns, start=start) for start in starts]
@@ -143,7 +161,7 @@ class ShardClient:
             )
         except grpc.RpcError as failure:
             raise error_of(failure) from failure
-        return reply.shard, {v.version: _index_version(reply.index, v) for v in reply.versions}
+        return reply.shard, {v.version: index_version(reply.index, v) for v in reply.versions}
 
     async def load_version(self, index: str, version: int, timeout_s: float) -> IndexVersion:
         """Opens a version beside those that are open; what it is. Raises ShoalError."""
@@ -156,7 +174,7 @@ class ShardClient:
             raise error_of(failure) from failure
         if reply.version.version != version:
             raise InvalidReplyError(f"opened version {reply.version.version} instead of {version}")
-        return _index_version(index, reply.version)
+        return index_version(index, reply.version)
 
     async def release_version(self, index: str, version: int, timeout_s: float) -> None:
         """Closes a version once its last search is done. Raises ShoalError."""
@@ -269,26 +287,3 @@ def _text_column(message: pb.TextColumn, n_texts: int) -> TextColumn:
     if offsets[-1] > len(message.data) or (offsets[1:] < offsets[:-1]).any():
         raise InvalidReplyError("text offsets that are not in order")
     return TextColumn(data=message.data, offsets=offsets.tolist())
-
-
-def _index_version(index: str, message: pb.ShardVersion) -> IndexVersion:
-    point_fields = [
-        OperatingPoint(n_probe=p.n_probe, oversample=p.oversample, recall=p.recall, k=p.k)
-        for p in message.operating_points
-    ]
-    return IndexVersion(
-        name=index,
-        version=message.version,
-        dim=message.dim,
-        recipe=message.recipe,
-        score_kind=message.score_kind,
-        n_lists=message.n_lists,
-        default_n_probe=message.default_n_probe,
-        default_oversample=message.default_oversample,
-        n_live_by_shard=tuple(message.n_live_by_shard),
-        question_fingerprint=message.contract.question.fingerprint,
-        encoder_model=message.encoder_model,
-        operating_points=tuple(point_fields),
-        created_at_ns=message.create_time.ToNanoseconds(),
-        next_ordinal=message.next_ordinal,
-    )

@@ -22,6 +22,7 @@ from shoal.errors import (
     UnsupportedError,
 )
 from shoal.rpc import metrics
+from shoal.tracing.spans import Span
 from shoal.vectors import Matrix
 
 logger = logging.getLogger(__name__)
@@ -145,18 +146,24 @@ class ShardReplica(Replica[ShardDescription]):
         self._see(replace(self.health, description=(self.shard, versions)))
 
     async def _search(
-        self, jobs: Sequence[tuple[SearchSettings, Matrix]], timeout_s: float
+        self,
+        jobs: Sequence[tuple[SearchSettings, Matrix]],
+        timeout_s: float,
+        spans: Sequence[Span],
     ) -> Sequence[ShardReply]:
         settings = jobs[0][0]
         matrices = [matrix for _, matrix in jobs]
-        return await self._counted(self._shard_client.search(settings, matrices, timeout_s))
+        return await self._counted(self._shard_client.search(settings, matrices, timeout_s, spans))
 
     async def _get_passages(
-        self, jobs: Sequence[tuple[SearchSettings, PassageJob]], timeout_s: float
+        self,
+        jobs: Sequence[tuple[SearchSettings, PassageJob]],
+        timeout_s: float,
+        spans: Sequence[Span],
     ) -> Sequence[Fetched]:
         settings = jobs[0][0]
         places = [job for _, job in jobs]
-        return await self._counted(self._shard_client.passages(settings, places, timeout_s))
+        return await self._counted(self._shard_client.passages(settings, places, timeout_s, spans))
 
     async def _counted(self, call: Awaitable[Sequence[Reply]]) -> Sequence[Reply]:
         try:

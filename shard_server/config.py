@@ -1,7 +1,7 @@
 """What one shard process is told: which shard of which version, on which device."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field
 
@@ -10,6 +10,8 @@ from shoal.config import ProcessConfig
 
 class ShardConfig(ProcessConfig):
     """Serves one shard of one version of an index."""
+
+    role: ClassVar[str] = "shard"
 
     index: Annotated[str, BeforeValidator(str)] = Field(
         description="folder of the index, or a URL such as s3://BUCKET/PATH"

@@ -27,11 +27,15 @@ _LATE = "the deadline passed before the search began"
 
 @dataclass(frozen=True, slots=True)
 class Done(Generic[T]):
-    """A finished piece of work, with its time in the queue and at work, in milliseconds."""
+    """A finished piece of work, with its time in the queue and at work, in milliseconds.
+
+    `begun_s` is when work began, on `time.monotonic()`.
+    """
 
     value: T
     queue_ms: float
     work_ms: float
+    begun_s: float
 
 
 class Stopped(Exception):  # noqa: N818 -- a signal between work and its thread, not a fault
@@ -198,7 +202,7 @@ class SearchThread:
                 QUERIES.inc(job.n_queries)
                 self._queue_seconds.observe(queue_s)
                 self._search_seconds.observe(work_s)
-            done = Done(value, queue_s * 1e3, work_s * 1e3)
+            done = Done(value, queue_s * 1e3, work_s * 1e3, begun_s)
             _settle(job, lambda: job.future.set_result(done))
         finally:
             self._n_queries_running -= job.n_queries

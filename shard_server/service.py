@@ -4,6 +4,7 @@ Knows the wire and the parts it calls; neither faiss nor the disk.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,6 +21,7 @@ from shard_server.limits import check_search
 from shard_server.passages import Columns, check_fields, read_passages
 from shard_server.search_thread import SearchThread
 from shard_server.source import open_source
+from shard_server.traces import tell_search
 from shard_server.version_gauges import tell_versions
 from shard_server.versions import Versions
 from shoal import __version__, vectors
@@ -29,6 +31,7 @@ from shoal.internal.v1 import shard_pb2_grpc
 from shoal.rpc import metrics
 from shoal.rpc.deadline import Deadline
 from shoal.rpc.gpu_memory import watch_gpu
+from shoal.tracing.spans import current_trace
 from shoal.v1 import priority_pb2
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -86,9 +89,13 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
             self._batch_size.observe(len(query_vectors))
             inline = request.HasField("inline_fields")
             bulk = request.priority == priority_pb2.PRIORITY_BULK
+            trace = current_trace()
+            scanned_s = [0.0]
 
             def search(is_wanted: Callable[[], bool]) -> tuple[ShardHits, Columns | None]:
                 hits = index.search(query_vectors, parameters, is_wanted, in_steps=bulk)
+                if trace is not None:
+                    scanned_s[0] = time.monotonic()
                 if not inline or hits.ordinals.size > _FEW_PASSAGES:
                     return hits, None
                 return hits, read_passages(index.passages, *hits.places(), fields)
@@ -104,6 +111,12 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
                 self._refused.inc(len(query_vectors))
                 raise
             hits, passages = done.value
+            if trace is not None:
+                trace.root.say(shard=self._config.shard, version=request.version)
+                tell_search(
+                    trace, done, parameters, n_queries=len(query_vectors),
+                    scanned_s=scanned_s[0], passages_came=passages is not None,
+                )  # fmt: skip
             if inline and passages is None:
                 passages = await self._read(index, *hits.places(), fields, deadline)
         return wire.search_response(
@@ -166,5 +179,10 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
     ) -> Columns:
         work = partial(read_passages, index.passages, segments, rows, fields)
         loop = asyncio.get_running_loop()
+        trace = current_trace()
+        stage = None if trace is None else trace.root.open("passages", time.monotonic())
         async with asyncio.timeout(deadline.remaining_s()):
-            return await loop.run_in_executor(self._readers, work)
+            columns = await loop.run_in_executor(self._readers, work)
+        if stage is not None:
+            stage.end_s = time.monotonic()
+        return columns

@@ -23,6 +23,7 @@ from shoal.rpc.handshake import PROBE_TIMEOUT_S, TLS_HANDSHAKE, handshake_fault,
 from shoal.rpc.limits import MAX_MESSAGE_BYTES
 from shoal.rpc.request_id import METADATA_KEY, check_request_id
 from shoal.rpc.status import error_of
+from shoal.tracing.caller import propagated
 from shoal.v1 import search_pb2 as pb
 
 _NOT_SERVING = "backend unhealthy"
@@ -46,6 +47,7 @@ class Attempts:
         self._deadline = Deadline.after(check_timeout(timeout_s))
         self._request_id = uuid.uuid4().hex if request_id is None else check_request_id(request_id)
         self._n_made = 0
+        self._trace = propagated()
 
     def next(self) -> dict[str, Any]:
         """The arguments of the next attempt: what is left of the time, and the id."""
@@ -57,6 +59,7 @@ class Attempts:
                 (METADATA_KEY, self._request_id),
                 (TIMEOUT_KEY, f"{1e3 * timeout_s:.0f}"),
                 *self._credentials.metadata,
+                *self._trace,
             ),
         }
 

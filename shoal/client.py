@@ -28,11 +28,13 @@ from shoal.requests import (
 from shoal.rpc.channel import open_channel, open_sync_channel
 from shoal.rpc.deadline import Deadline, check_timeout
 from shoal.target import check_target
+from shoal.tracing.caller import call_span
 from shoal.v1 import search_pb2 as pb
 from shoal.v1 import search_pb2_grpc
 
 DEFAULT_TIMEOUT_S = 10.0
 _SERVICE = pb.DESCRIPTOR.services_by_name["SearchService"].full_name
+_SEARCH = f"{_SERVICE}/Search"
 _READY_POLL_S = 0.05
 
 _Response = TypeVar("_Response")
@@ -145,8 +147,9 @@ class Client:
     def _search(
         self, request: pb.SearchRequest, timeout_s: float, request_id: str | None
     ) -> pb.SearchResponse:
-        response = self._call(self._stub.Search, request, timeout_s, request_id)
-        return checked(response, request)
+        with call_span(_SEARCH, self.target):
+            response = self._call(self._stub.Search, request, timeout_s, request_id)
+            return checked(response, request)
 
     def _call(
         self, method: Callable[..., _Response], request: Any, timeout_s: float, given_id: str | None
@@ -253,8 +256,9 @@ class AsyncClient:
     async def _search(
         self, request: pb.SearchRequest, timeout_s: float, request_id: str | None
     ) -> pb.SearchResponse:
-        response = await self._call(self._stub.Search, request, timeout_s, request_id)
-        return checked(response, request)
+        with call_span(_SEARCH, self.target):
+            response = await self._call(self._stub.Search, request, timeout_s, request_id)
+            return checked(response, request)
 
     async def _call(
         self,

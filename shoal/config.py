@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
@@ -20,11 +20,17 @@ from shoal.credentials import is_loopback
 from shoal.errors import ConfigError, InvalidArgumentError
 from shoal.yaml_text import parse_yaml
 
+DEFAULT_TRACE_SAMPLE = 0.01
+"""The share of the searches that are traced where traces are on."""
+
 
 class ProcessConfig(BaseModel):
     """What every process has. A field's description is its help text."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: ClassVar[str] = "process"
+    """What the process is called among the cluster's."""
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(0, ge=0, le=65535, description="port to listen on; 0 takes a free one")
@@ -53,6 +59,14 @@ class ProcessConfig(BaseModel):
     metrics_host: str | None = Field(
         None, description="address of the Prometheus page; --host without it"
     )
+    traces_otlp: str | None = Field(
+        None,
+        description="HOST:PORT of an OpenTelemetry collector (OTLP over gRPC), which gets the "
+        "traces; none are made without it. Elsewhere than on this machine it is asked in TLS",
+    )
+    traces_ca: Path | None = Field(
+        None, description="PEM file of who signs the collector's certificate"
+    )
     grace_s: float = Field(10.0, ge=0, description="seconds that calls get to end on SIGTERM")
     parent_pid: int | None = Field(None, description="end when this parent process is gone")
     log_format: Literal["auto", "json", "text"] = Field(
@@ -61,6 +75,11 @@ class ProcessConfig(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe log lines to write"
     )
+
+    @property
+    def traced_share(self) -> float:
+        """The share of the requests that begin in this process which are traced."""
+        return 0.0
 
 
 Model = TypeVar("Model", bound=BaseModel)

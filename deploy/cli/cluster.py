@@ -21,6 +21,7 @@ from deploy.cli.on_ray import (
 from deploy.cli.output import counted, note, write, write_json, write_table
 from deploy.plan import UpOptions
 from deploy.state import read_state
+from deploy.traces import Traces
 from shoal.credentials import Credentials
 from shoal.rpc.deadline import check_timeout
 
@@ -69,6 +70,9 @@ def up(
         Path | None,
         typer.Option("--tokens", help="YAML file of who may call what; see 'shoal token new'."),
     ] = None,
+    traces_otlp: flags.TracesOtlp = None,
+    trace_sample: flags.TraceSample = None,
+    traces_ca: flags.TracesCa = None,
     device: Annotated[
         str | None, typer.Option("--device", help="auto, cpu or cuda:N, for shards and encoder.")
     ] = None,
@@ -110,6 +114,7 @@ def up(
     from deploy.index_place import IndexPlace
     from deploy.local import index_facts, run_cluster
 
+    traces = Traces(otlp=traces_otlp or "", sample=trace_sample, ca=_absolute(traces_ca))
     place = IndexPlace.of(index, cache_dir)
     place.refuse_credentials()
     if on == "ray":
@@ -122,6 +127,7 @@ def up(
                 "tls_certificate": _absolute(tls_certificate), "tls_key": _absolute(tls_key),
                 "tls_client_ca": _absolute(tls_client_ca), "tokens": _absolute(tokens),
                 "live_recall_budget": live_recall_budget,
+                "traces_otlp": traces_otlp, "trace_sample": trace_sample, "traces_ca": traces.ca,
             },
             start_timeout_s,
             as_json=as_json,
@@ -145,7 +151,9 @@ def up(
         tls_client_ca=_absolute(tls_client_ca),
         tokens=_absolute(tokens),
         live_recall_budget=live_recall_budget,
+        traces=traces,
     )
+    traces.check()
     facts = index_facts(place)
     if detach:
         _up_detached(options, as_json)
@@ -183,6 +191,7 @@ def _up_detached(options: UpOptions, as_json: bool) -> None:
         ("--tls-client-ca", options.tls_client_ca), ("--tokens", options.tokens),
     ):  # fmt: skip
         command += [flag, str(path)] if path else []
+    command += options.traces.router_arguments
     state = start_detached(options.name, command, options.start_timeout_s)
     if as_json:
         write_json(dataclasses.asdict(state))

@@ -83,6 +83,28 @@ Timeout = Annotated[
     float, typer.Option("--timeout-s", help="Seconds that a call may take, above 0.")
 ]
 
+TracesOtlp = Annotated[
+    str | None,
+    typer.Option(
+        "--traces-otlp", metavar="HOST:PORT",
+        help="Send traces to an OpenTelemetry collector (OTLP over gRPC). Default: make none.",
+    ),
+]  # fmt: skip
+TraceSample = Annotated[
+    float | None,
+    typer.Option(
+        "--trace-sample", min=0, max=1,
+        help="Share of the searches that are traced where their caller doesn't say. "
+        "Default: 0.01.",
+    ),
+]  # fmt: skip
+TracesCa = Annotated[
+    Path | None,
+    typer.Option(
+        "--traces-ca", help="PEM file of who signs the collector's certificate; asks for TLS."
+    ),
+]
+
 
 def help_without_command(context: typer.Context) -> None:
     """A group's own callback: shows its help where no subcommand was given."""

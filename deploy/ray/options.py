@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from deploy.index_place import IndexPlace
+from deploy.traces import Traces
 from shoal.credentials import Credentials, Tls, is_loopback
 from shoal.errors import ConfigError
 
@@ -63,6 +64,13 @@ class RayOptions(BaseModel):
         description="each router's share of one core a shard for measuring recall; its own default "
         "without it",
     )
+    traces_otlp: str = Field(
+        "", description="HOST:PORT of an OpenTelemetry collector that every node reaches"
+    )
+    trace_sample: float | None = Field(
+        None, ge=0, le=1, description="share of the searches that are traced; 0.01 without it"
+    )
+    traces_ca: Path | None = Field(None, description="PEM file of who signs the collector's")
     grace_s: float = Field(10.0, ge=0, description="seconds that calls get to end at a stop")
     program: str = Field("", description="any text; another one rolls every replica")
 
@@ -75,12 +83,18 @@ class RayOptions(BaseModel):
                 raise ValueError(f"{name} is for TLS: give tls_certificate and tls_key as well")
         if self.gpu_memory_bytes is not None and self.shard_gpus:
             raise ValueError("give gpu_memory_bytes or shard_gpus, one of them")
+        _ = self.traces  # refuses its own settings
         return self
 
     @property
     def closed(self) -> bool:
         """Whether the operator closed the door; our own processes then share a token."""
         return self.tls_certificate is not None or self.tokens is not None
+
+    @property
+    def traces(self) -> Traces:
+        """Where traces go."""
+        return Traces(otlp=self.traces_otlp, sample=self.trace_sample, ca=self.traces_ca)
 
     def credentials(self, token: str) -> Credentials:
         """What this cluster's processes are asked with; `token` is the one that they share."""

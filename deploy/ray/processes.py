@@ -134,7 +134,13 @@ def child_spec(
         name=name,
         role=part.role,
         shard=part.shard,
-        arguments=(*arguments, "--host", host, *_door(part, options, token)),
+        arguments=(
+            *arguments,
+            "--host",
+            host,
+            *_door(part, options, token),
+            *_traces(part, options),
+        ),
         environment={
             "OMP_NUM_THREADS": str(max(1, int(num_cpus))),
             # a waiting OpenMP thread that spins takes the core from the process that has work
@@ -144,6 +150,11 @@ def child_spec(
         },
         port=options.port or port if part.role == "router" else 0,
     )
+
+
+def _traces(part: Part, options: RayOptions) -> tuple[str, ...]:
+    traces = options.traces
+    return traces.router_arguments if part.role == "router" else traces.arguments
 
 
 def _has_gpu(part: Part, options: RayOptions) -> bool:

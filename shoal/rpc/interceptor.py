@@ -29,6 +29,7 @@ from shoal.rpc.access import Guard, is_audited
 from shoal.rpc.request_id import METADATA_KEY, adopt_request_id, current_request_id
 from shoal.rpc.status import short_message, trailing_metadata
 from shoal.rpc.unknown import refuse_unknown_fields
+from shoal.tracing.tracer import Tracer, traced_stream, traced_unary
 
 logger = logging.getLogger(__name__)
 audit = logging.getLogger("shoal.audit")
@@ -50,11 +51,13 @@ Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 class ShoalInterceptor(grpc.aio.ServerInterceptor):
     """Wraps the handlers of our own services; gRPC's own (health, reflection) pass as they are.
 
-    With a guard every call is judged first, before a byte of its request is read.
+    With a guard every call is judged first, before a byte of its request is read; with a tracer
+    those that are sampled are traced.
     """
 
-    def __init__(self, guard: Guard | None = None) -> None:
+    def __init__(self, guard: Guard | None = None, tracer: Tracer | None = None) -> None:
         self._guard = guard
+        self._tracer = tracer
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -74,6 +77,8 @@ class ShoalInterceptor(grpc.aio.ServerInterceptor):
             handler: MaybeHandler = await continuation(handler_call_details)
             if handler is None or not method.startswith("/shoal."):
                 return handler
+            if self._tracer is not None:
+                handler = _traced(method, handler, self._tracer)
             wrapped = self._wrapped[method] = _wrap(method, handler, self._guard)
         return wrapped
 
@@ -132,6 +137,28 @@ def _wrap(method: str, handler: Handler, guard: Guard | None) -> Handler:
             response_serializer=handler.response_serializer,
         )
     raise TypeError(f"{method}: no service of ours streams in one direction only")
+
+
+def _traced(method: str, handler: Handler, tracer: Tracer) -> Handler:
+    """The handler with traces, within what refuses calls and translates failures."""
+    if handler.unary_unary is not None:
+        behavior = traced_unary(
+            tracer,
+            method,
+            handler.unary_unary,
+            request_id=current_request_id,
+            code_of=lambda failure: as_shoal_error(failure).code.name,
+        )
+        return grpc.unary_unary_rpc_method_handler(
+            behavior, handler.request_deserializer, handler.response_serializer
+        )
+    if handler.stream_stream is None:
+        return handler  # refused by `_wrap`
+    streaming: Any = handler.stream_stream
+    streamed: Any = traced_stream(tracer, method, streaming, request_id=current_request_id)
+    return grpc.stream_stream_rpc_method_handler(
+        streamed, handler.request_deserializer, handler.response_serializer
+    )
 
 
 def _around_unary(method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Literal, TextIO
 
 from shoal.rpc.request_id import current_request_id
+from shoal.tracing.spans import current_trace
 
 Form = Literal["auto", "json", "text"]
 
@@ -16,7 +17,9 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (UTC), level, process, logger, message, request_id, extras."""
+    """One JSON object a line: time (UTC), level, process, logger, message, request_id, trace_id
+    where the call is traced, extras.
+    """
 
     def __init__(self, prog: str) -> None:
         super().__init__()
@@ -35,6 +38,8 @@ class JsonFormatter(logging.Formatter):
         # set while the call is served; a line about another call names it itself
         if request_id := current_request_id():
             told["request_id"] = request_id
+        if (trace := current_trace()) is not None:
+            told["trace_id"] = f"{trace.trace_id:032x}"
         extras = {key: value for key, value in vars(record).items() if key not in _STANDARD}
         if record.exc_info:
             told["traceback"] = self.formatException(record.exc_info)

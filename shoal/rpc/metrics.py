@@ -95,6 +95,9 @@ SERVED_PASSAGES = Gauge(
 RELOAD_FAILURES = Counter(
     "shoal_reload_failures", "Moves to another version that failed; any is an alarm.", ["index"]
 )
+TRACE_SPANS_DROPPED = Counter(
+    "shoal_trace_spans_dropped", "Spans that the collector of traces didn't get."
+)
 ENCODER_CACHE = Counter(
     "shoal_encoder_cache_lookups", "Questions looked up in the encoder's cache.", ["result"]
 )

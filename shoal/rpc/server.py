@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -32,6 +32,9 @@ from shoal.rpc.interceptor import ShoalInterceptor
 from shoal.rpc.limits import server_options
 from shoal.rpc.logs import start_logging
 from shoal.rpc.metrics import start_metrics_page, tell_build
+from shoal.tracing.collector import Collector
+from shoal.tracing.export import SpanSender
+from shoal.tracing.tracer import Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -63,14 +66,14 @@ async def serve(
 
     Raises:
         ConfigError: an address that others can reach, without `insecure`; TLS or tokens files
-            that can't be used.
+            that can't be used; a collector of traces without OpenTelemetry's packages.
         StorageError: the port is taken.
     """
     refuse_exposed(config)
     certificates = _certificates(config)
-    interceptor = ShoalInterceptor(_guard(config))
     stopping = asyncio.Event()
-    with _signals(stopping):
+    async with _prepared(config, stopping) as tracer:
+        interceptor = ShoalInterceptor(_guard(config), tracer)
         if config.parent_pid is not None:  # a killed launcher leaves nothing
             die_with_parent(config.parent_pid, signal.SIGTERM)
         server = grpc.aio.server(interceptors=(interceptor,), options=server_options())
@@ -113,6 +116,24 @@ def run(
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+@contextlib.asynccontextmanager
+async def _prepared(config: ProcessConfig, stopping: asyncio.Event) -> AsyncIterator[Tracer | None]:
+    """Signals set `stopping`; the tracer, None without a collector, whose last spans go at the end.
+
+    Raises:
+        ConfigError: as `SpanSender`.
+    """
+    with _signals(stopping):
+        if config.traces_otlp is None:
+            yield None
+            return
+        sender = SpanSender(Collector(address=config.traces_otlp, ca=config.traces_ca), config.role)
+        try:
+            yield Tracer(sender.send, share=config.traced_share)
+        finally:
+            await asyncio.to_thread(sender.close)
 
 
 def _certificates(config: ProcessConfig) -> ServerCertificates | None:

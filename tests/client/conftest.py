@@ -26,6 +26,7 @@ class ScriptedSearch(search_pb2_grpc.SearchServiceServicer):
         self.steps: list[Step] = []
         self.requests: list[Any] = []
         self.request_ids: list[str] = []
+        self.metadata: list[dict[str, Any]] = []
         self.target = ""
         self.health = HealthServicer()
 
@@ -48,6 +49,7 @@ class ScriptedSearch(search_pb2_grpc.SearchServiceServicer):
         step = self.steps[min(len(self.requests), len(self.steps) - 1)]
         self.requests.append(request)
         metadata = dict(context.invocation_metadata())
+        self.metadata.append(metadata)
         self.request_ids.append(metadata.get("x-request-id", ""))
         if isinstance(step, Exception):
             raise step

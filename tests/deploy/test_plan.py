@@ -16,7 +16,8 @@ from deploy.plan import (
     topology_of,
 )
 from deploy.state import paths_of
-from shoal.errors import ConfigError
+from deploy.traces import Traces
+from shoal.errors import ConfigError, InvalidArgumentError
 
 OPTIONS = UpOptions(name="x", index_dir=Path("/i"), replicas=2)
 FACTS = IndexFacts(name="greek", version=3, n_shards=2, encoder_model="m")
@@ -91,3 +92,23 @@ def test_restarts_slow_down():
     assert delays == sorted(delays)
     assert delays[-1] == 10.0
     assert restart_delay_s(10_000) == 10.0
+
+
+def test_every_process_is_told_where_traces_go_and_the_router_which():
+    """A trace needs each process's part; which searches have one is the router's to decide."""
+    traces = Traces(otlp="collector:4317", sample=0.5, ca=Path("/ca.pem"))
+    options = replace(OPTIONS, traces=traces)
+    told = ("--traces-otlp", "collector:4317", "--traces-ca", "/ca.pem")
+    backends = plan_backends(options, FACTS, n_cores=2)
+    assert all(spec.arguments[-4:] == told for spec in backends)
+    router = plan_router(options, paths_of("x"))
+    assert router.arguments[-6:] == (*told, "--trace-sample", "0.5")
+    for spec in (*plan_backends(OPTIONS, FACTS, n_cores=2), plan_router(OPTIONS, paths_of("x"))):
+        assert not any("trace" in argument for argument in spec.arguments), "off unless asked for"
+
+
+@pytest.mark.parametrize("given", [{"sample": 0.5}, {"ca": Path("/ca.pem")}])
+def test_a_share_of_traces_that_go_nowhere_is_refused(given):
+    """Whoever gives one expects traces."""
+    with pytest.raises(InvalidArgumentError, match="--traces-otlp"):
+        Traces(**given)

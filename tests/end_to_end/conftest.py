@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from facts import FACTS
 
+from bench.otlp_receiver import Receiver
+
 SHOAL = str(Path(sys.executable).with_name("shoal"))
 
 
@@ -56,10 +58,17 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
+def collector() -> Iterator[Receiver]:
+    """What the cluster sends its traces to."""
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
 def cluster(
-    tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]
+    tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], collector: Receiver
 ) -> Iterator[Cluster]:
-    """A cluster of two shards over FACTS."""
+    """A cluster of two shards over FACTS; it traces what its callers trace, and no more."""
     folder = tmp_path_factory.mktemp("cluster")
     corpus, index_dir = folder / "facts.jsonl", folder / "facts"
     corpus.write_text(
@@ -73,7 +82,9 @@ def cluster(
         "index", "build", "--corpus", str(corpus), "--index", str(index_dir), "--shards", "2",
         environment=environment,
     )  # fmt: skip
-    with serving(index_dir, f"test-{os.getpid()}", environment) as served:
+    quick = {**environment, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+    traced = ("--traces-otlp", collector.address, "--trace-sample", "0")
+    with serving(index_dir, f"test-{os.getpid()}", quick, *traced) as served:
         yield served
 
 
@@ -84,9 +95,11 @@ def serve(environment: dict[str, str]) -> Callable[[Path, str], AbstractContextM
 
 
 @contextmanager
-def serving(index_dir: Path, name: str, environment: dict[str, str]) -> Iterator[Cluster]:
+def serving(
+    index_dir: Path, name: str, environment: dict[str, str], *flags: str
+) -> Iterator[Cluster]:
     run_shoal(
-        "up", "--index", str(index_dir), "--name", name, "--port", "0", "--detach",
+        "up", "--index", str(index_dir), "--name", name, "--port", "0", "--detach", *flags,
         environment=environment,
     )  # fmt: skip
     try:

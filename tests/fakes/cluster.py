@@ -31,6 +31,7 @@ from shoal.internal.v1 import admin_pb2_grpc
 from shoal.rpc.backlog import BACKLOG_OPTIONS
 from shoal.rpc.channel import open_channel
 from shoal.rpc.interceptor import ShoalInterceptor
+from shoal.tracing.tracer import Tracer
 from shoal.v1 import search_pb2 as pb
 from shoal.v1 import search_pb2_grpc
 
@@ -100,6 +101,7 @@ async def running(
     max_queries: int = 16_384,
     probe_texts: tuple[str, ...] = (),
     leases: LeaseSource | None = None,
+    tracer: Tracer | None = None,
     **settings: object,
 ) -> AsyncIterator[Cluster]:
     """Starts everything and returns when the router has asked every replica once.
@@ -131,7 +133,7 @@ async def running(
     }  # fmt: skip
     config = RouterConfig(topology=cluster.topology, max_queries=max_queries, **settings)
     server = grpc.aio.server(
-        interceptors=(ShoalInterceptor(),),
+        interceptors=(ShoalInterceptor(tracer=tracer),),
         options=(
             ("grpc.max_receive_message_length", 16 << 20),
             ("grpc.max_send_message_length", 64 << 20),

@@ -61,6 +61,16 @@ def test_a_shards_child_is_the_program_that_runs_everywhere():
     assert spec.port == 0
 
 
+def test_traces_go_from_every_replica_and_the_router_decides_which():
+    """The settings of a cluster on Ray are those of a local one, as its processes' own flags."""
+    given = options(traces_otlp="collector:4317", trace_sample=1)
+    for role in ("shard", "encoder", "router"):
+        part = Part(name=role, role=role, shard=0)
+        told = child_spec(part, given, INDEX, name="n", host="h", version=1).arguments
+        assert told[told.index("--traces-otlp") + 1] == "collector:4317"
+        assert ("--trace-sample" in told) == (role == "router")
+
+
 def test_too_few_cpus_are_told_and_not_refused():
     """Ray's autoscaler may bring nodes; without it, replicas would wait for ever without a word."""
     plans = plan_deployments(options(replicas=2, shard_cpus=0.5), INDEX, 0)

@@ -30,7 +30,7 @@ class Line:
             n_active=lambda: n_active,
         )
 
-    async def _call(self, payloads: Sequence[str], timeout_s: float) -> list[str]:
+    async def _call(self, payloads: Sequence[str], timeout_s: float, spans) -> list[str]:
         self.calls.append(list(payloads))
         self.called.set()
         self.timeouts_s.append(timeout_s)
@@ -346,7 +346,7 @@ async def test_a_call_with_too_few_replies_fails_its_riders():
     """A client that answers for fewer than it was asked for is a bug that the lane survives."""
     async with asyncio.TaskGroup() as tasks:
 
-        async def call(payloads, timeout_s):
+        async def call(payloads, timeout_s, spans):
             return ["one"]
 
         lane = Lane(call, tasks=tasks, max_cost=9, on_batch=lambda n: None)
@@ -415,7 +415,7 @@ async def test_a_storm_leaves_nothing_behind():
     chance = random.Random(4)
     async with asyncio.TaskGroup() as tasks:
 
-        async def call(payloads, timeout_s):
+        async def call(payloads, timeout_s, spans):
             await turns(chance.randrange(4))
             if chance.random() < 0.1:
                 raise UnavailableError("gone")

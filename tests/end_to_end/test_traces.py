@@ -1,0 +1,142 @@
+"""A question's whole trace, from a program's own span to faiss, as a real collector gets it."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from opentelemetry import trace as otel
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
+from bench.otlp_receiver import Receiver, SeenSpan, tree
+from shoal.client import Client
+
+pytestmark = pytest.mark.end_to_end
+
+SEARCH = "shoal.v1.SearchService/Search"
+N_TOGETHER = 12
+
+
+@pytest.fixture(scope="module")
+def provider(collector: Receiver) -> Iterator[TracerProvider]:
+    """A program's own OpenTelemetry, as its authors would set it up."""
+    provider = TracerProvider(resource=Resource.create({"service.name": "a-program"}))
+    exporter = OTLPSpanExporter(endpoint=f"http://{collector.address}", insecure=True)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    otel._TRACER_PROVIDER_SET_ONCE._done = False  # another test of this process may have set one
+    otel.set_tracer_provider(provider)
+    yield provider
+    provider.shutdown()
+
+
+def whole(collector: Receiver, trace_id: str, is_whole: Callable[[list[SeenSpan]], bool]):
+    """The trace's spans once it is whole: each process sends its part when it likes."""
+    end_s = time.monotonic() + 30
+    while not is_whole(spans := collector.trace(trace_id)):
+        assert time.monotonic() < end_s, tree(spans) if spans else "no span came"
+        time.sleep(0.05)
+    return spans
+
+
+def count(spans: list[SeenSpan], service: str, name: str) -> int:
+    return sum((span.service, span.name) == (service, name) for span in spans)
+
+
+def has(spans: list[SeenSpan], span_id: str) -> bool:
+    return any(span.span_id == span_id for span in spans)
+
+
+def test_a_question_is_traced_from_the_program_to_faiss(cluster, collector, provider):
+    """Client, router, encoder and both shards: one trace, each span within its parent."""
+    with Client(cluster.target) as client:
+        with provider.get_tracer("test").start_as_current_span("answer a user") as mine:
+            answer = client.search("which animal is the biggest alive, measured?", k=3)
+        trace_id = f"{mine.get_span_context().trace_id:032x}"
+
+    # the last that each process sends of it
+    last = {("shoal-shard", "passages"): 2, ("shoal-router", "merge"): 1,
+            ("shoal-encoder", "wait"): 1, ("shoal-encoder", "forward pass"): 1,
+            ("a-program", "answer a user"): 1}  # fmt: skip
+
+    def is_whole(spans: list[SeenSpan]) -> bool:
+        return all(count(spans, *span) == n for span, n in last.items())
+
+    spans = whole(collector, trace_id, is_whole)
+    by_id = {span.span_id: span for span in spans}
+    (root,) = [span for span in spans if not span.parent_id]
+    assert root.name == "answer a user"
+    for span in spans:
+        if span is not root:
+            parent = by_id[span.parent_id]
+            assert span.start_ns >= parent.start_ns - 1e6, (span.name, parent.name)
+        assert not span.is_error
+
+    def path(span: SeenSpan) -> list[str]:
+        return [*path(by_id[span.parent_id]), span.name] if span.parent_id else [span.name]
+
+    router = ["answer a user", SEARCH, SEARCH]
+    encode, shard = "shoal.v1.EncoderService/Encode", "shoal.internal.v1.ShardService/SearchShard"
+    paths = [path(span) for span in spans]
+    for stage in ("queue", "encode", "fan-out", "merge"):
+        assert paths.count([*router, stage]) == 1
+    within = [*router, "encode", "ask encoder", encode, encode]
+    for stage in ("tokenize", "wait", "forward pass"):
+        assert paths.count([*within, stage]) == 1
+    within = [*router, "fan-out", "ask shard", shard, shard]
+    for stage in ("wait", "scan", "passages"):
+        assert paths.count([*within, stage]) == 2
+    (served,) = [span for span in spans if (span.service, span.name) == ("shoal-router", SEARCH)]
+    assert served.attributes["shoal.request_id"] == answer.request_id
+    assert "biggest" not in repr(spans), "what was asked stays where it was asked"
+
+
+def test_questions_that_travel_together_are_linked(cluster, collector, provider):
+    """Batches of the router and of the encoder: a span each, linked to all that rode in it."""
+    barrier = threading.Barrier(N_TOGETHER)
+    trace_ids: list[str] = []
+
+    def ask(client: Client, number: int) -> None:
+        with provider.get_tracer("test").start_as_current_span("rider") as mine:
+            trace_ids.append(f"{mine.get_span_context().trace_id:032x}")
+            barrier.wait()
+            client.search(f"who wrote book number {number}?", k=1, timeout_s=60)
+
+    with Client(cluster.target) as client:
+        riders = [threading.Thread(target=ask, args=(client, n)) for n in range(N_TOGETHER)]
+        for rider in riders:
+            rider.start()
+        for rider in riders:
+            rider.join()
+    spans = [
+        span
+        for trace_id in trace_ids
+        for span in whole(collector, trace_id, lambda spans: count(spans, "shoal-router", SEARCH))
+    ]
+    by_id = {(span.trace_id, span.span_id): span for span in spans}
+    for name, rider_name in (
+        ("shoal.v1.EncoderService/Encode", "ask encoder"),
+        ("shoal.internal.v1.ShardService/SearchShard", "ask shard"),
+    ):
+        calls = [span for span in spans if (span.name, span.kind) == (name, "client")]
+        ridden = [by_id[link] for call in calls for link in call.links]
+        asked = [span for span in spans if span.name == rider_name]
+        assert sorted(span.span_id for span in ridden) == sorted(span.span_id for span in asked)
+        assert len(calls) < len(asked), "twelve at once, and none rode with another"
+        for call in calls:
+            assert len(call.links) == call.attributes["shoal.batch_sampled"]
+            for rider in (by_id[link] for link in call.links):
+                linked = (call.trace_id, call.span_id) in rider.links
+                assert linked or rider.span_id == call.parent_id
+    # one pass is the whole of a call, or of several
+    linked = set()
+    for trace_id in trace_ids:
+        linked |= {link for span in collector.trace(trace_id) if span.name == "forward pass"
+                   for link in span.links}  # fmt: skip
+    assert linked
+    for trace_id, span_id in linked:
+        spans = whole(collector, trace_id, lambda spans, id_=span_id: has(spans, id_))
+        (rider,) = [span for span in spans if span.span_id == span_id]
+        assert (rider.service, rider.kind) == ("shoal-encoder", "server")
