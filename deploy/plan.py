@@ -44,6 +44,8 @@ class UpOptions:
     tls_client_ca: Path | None = None
     tokens: Path | None = None
     live_recall_budget: float | None = None
+    http_port: int | None = None
+    http_host: str = "127.0.0.1"
 
     @property
     def closed(self) -> bool:
@@ -64,7 +66,7 @@ class IndexFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSpec:
-    """One process to start; the launcher adds its port, address file and parent."""
+    """One process to start; the launcher adds its ports, address file and parent."""
 
     name: str
     role: Role
@@ -72,6 +74,7 @@ class ProcessSpec:
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
     port: int = 0
+    http_port: int | None = None
 
 
 def plan_backends(
@@ -146,6 +149,8 @@ def plan_router(options: UpOptions, paths: ClusterPaths) -> ProcessSpec:
     measuring: tuple[str, ...] = ()
     if options.live_recall_budget is not None:
         measuring = ("--live-recall-budget", str(options.live_recall_budget))
+    if options.http_port is not None:
+        door += ("--http-host", options.http_host)
     return ProcessSpec(
         name="router",
         role="router",
@@ -161,6 +166,7 @@ def plan_router(options: UpOptions, paths: ClusterPaths) -> ProcessSpec:
         ),
         environment=_threads(1),
         port=options.port,
+        http_port=options.http_port,
     )
 
 
