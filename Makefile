@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-cluster test-faults test-ray test-soak soak fuzz test-simulation \
 	check stubs bench bench-parts bench-quality bench-index bench-building bench-overload bench-scale \
-	bench-scaling bench-against bench-ray bench-training gpu-check clean
+	bench-scaling bench-against bench-ray bench-training screenshots gpu-check clean
 SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -103,6 +103,9 @@ bench-against: $(READY) ## this checkout beside another one (OTHER=PATH), in int
 
 bench-ray: $(READY) ## a cluster on Ray beside the same one without, in interleaved pairs
 	$(BIN)/python -m bench.on_ray $(BENCH)
+
+screenshots: $(READY) ## the console's pictures in docs/, by headless Chromium (INDEX=DIR; without, the demo's)
+	$(BIN)/python -m bench.screenshots $(if $(INDEX),--index $(INDEX)) $(BENCH)
 
 gpu-check: $(READY) ## what needs a GPU: its tests, then queries a second beside the CPU's
 	$(BIN)/python -m pytest -m gpu -rs tests

@@ -31,11 +31,12 @@ _FIELDS = ("title", "text")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """One request, checked as far as the index doesn't matter."""
+    """One request, checked as far as the index doesn't matter; no `index` is the only one."""
 
     queries: tuple[str, ...]
     k: int
     with_scores: bool
+    index: str = ""
 
 
 def asked_of(content: dict[str, Any]) -> Asked:
@@ -60,6 +61,7 @@ def asked_of(content: dict[str, Any]) -> Asked:
         queries=tuple(_query(query, f"queries[{i}]") for i, query in enumerate(queries)),
         k=k,
         with_scores=switch_of(content, "return_scores"),
+        index=text_of(content.get("index") or "", "index"),
     )
 
 
@@ -76,7 +78,7 @@ def searches_of(asked: Asked) -> Iterator[pb.SearchRequest]:
     bulk = len(asked.queries) > MAX_INTERACTIVE
     priority = priority_pb2.PRIORITY_BULK if bulk else priority_pb2.PRIORITY_INTERACTIVE
     for start in range(0, len(asked.queries), n):
-        request = pb.SearchRequest(k=asked.k, priority=priority)
+        request = pb.SearchRequest(index=asked.index, k=asked.k, priority=priority)
         request.fields.paths.extend(_FIELDS)
         for query in asked.queries[start : start + n]:
             request.queries.add(text=query)

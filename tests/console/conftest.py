@@ -38,7 +38,8 @@ class Site:
 @contextlib.asynccontextmanager
 async def port_over(cluster: Cluster, **settings: object) -> AsyncIterator[str]:
     """The HTTP port over a running cluster; yields its URL."""
-    config = RouterConfig(topology=cluster.topology, http_port=0, grace_s=1.0, **settings)
+    settings = {"http_port": 0, "grace_s": 1.0, **settings}
+    config = RouterConfig(topology=cluster.topology, **settings)
     slow_queries = SlowQueries()
     service = SearchServicer(cluster.registry, cluster.searcher, cluster.admission, slow_queries)
     port = HttpPort(
@@ -64,7 +65,7 @@ def _port_over():
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     async with (
-        running(tmp_path) as cluster,
+        running(tmp_path, check_timeout_s=10.0) as cluster,  # long lists keep this process busy
         port_over(cluster) as url,
         aiohttp.ClientSession() as client,
     ):

@@ -4,6 +4,7 @@ import asyncio
 
 import numpy as np
 import pytest
+from fakes.cluster import eventually
 from fakes.corpus import vector_of
 
 from router.http.retrieve import MAX_INTERACTIVE, asked_of, results_of, searches_of
@@ -47,7 +48,8 @@ async def test_without_scores_documents_stand_alone(site):
         f"p{i}" for i in wanted(site.cluster.corpus, "one", 3).ordinals
     ]
     assert all(set(document) == {"id", "contents"} for document in documents)
-    for more in ({"topk": None}, {"topk": 0, "return_scores": False}, {"unknown": 1}):
+    ours = {"index": "books"}
+    for more in ({"topk": None}, {"topk": 0, "return_scores": False}, {"unknown": 1}, ours):
         assert await site.post("/retrieve", json=plain | more) == (200, body)
 
 
@@ -147,11 +149,8 @@ async def test_a_caller_that_leaves_takes_its_search_along(site):
     for shard in shards:
         shard.script.gate.clear()
     asking = asyncio.ensure_future(site.post("/retrieve", json={"queries": ["a"]}))
-    async with asyncio.timeout(10):
-        while not all(shard.script.n_under_way for shard in shards):
-            await asyncio.sleep(0.005)
-        asking.cancel()
-        await asyncio.gather(asking, return_exceptions=True)
-        while not all(shard.script.n_cancelled for shard in shards):
-            await asyncio.sleep(0.005)
+    await eventually(lambda: all(shard.script.n_under_way for shard in shards))
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    await eventually(lambda: all(shard.script.n_cancelled for shard in shards))
     assert site.cluster.admission.n_queries == 0

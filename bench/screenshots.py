@@ -1,7 +1,7 @@
 """Takes the console's pictures for docs/: `make screenshots`.
 
-Serves an index (or looks at a cluster that runs: --url), drives headless Chromium through the views,
-and writes small PNGs.
+Serves an index (or looks at a cluster that runs: --url), drives headless Chromium through the
+views, and writes small PNGs.
 """
 
 import argparse
@@ -19,6 +19,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from deploy.state import read_state
 
 CHROMIUM = "/usr/bin/chromium"
+SHOAL = str(Path(sys.executable).with_name("shoal"))
+DEMO = Path(".build/demo/python-docs")
+CALIBRATED = Path(".build/screenshots/python-docs")
 QUESTION = "How do I make a copy of a nested object?"
 BEFORE = (
     "What does the walrus operator do?",
@@ -50,13 +53,27 @@ SHOTS = (
 )
 
 
+def prepared() -> Path:
+    """The demo's index with lists to choose from, calibrated; made where it isn't there."""
+    if not (DEMO / "CURRENT").exists():
+        _run("index", "build", "--corpus", "python-docs", "--index", str(DEMO), "--shards", "2")
+    if not (CALIBRATED / "CURRENT").exists():
+        recipe = ("--shards", "3", "--recipe", "IVF64,PQ48x4fs")
+        _run("index", "build", "--from", str(DEMO), "--index", str(CALIBRATED), *recipe)
+        _run("index", "calibrate", "--index", str(CALIBRATED), "--n-queries", "300")
+    return CALIBRATED
+
+
+def _run(*arguments: str) -> None:
+    subprocess.run([SHOAL, *arguments], check=True)
+
+
 @contextmanager
-def served(index: str) -> Iterator[str]:
+def served(index: Path) -> Iterator[str]:
     """The console's URL of a cluster over the index, ended afterwards."""
     name = f"screenshots-{os.getpid()}"
-    shoal = str(Path(sys.executable).with_name("shoal"))
     subprocess.run(
-        [shoal, "up", "--index", index, "--name", name, "--port", "0", "--http-port", "0",
+        [SHOAL, "up", "--index", str(index), "--name", name, "--port", "0", "--http-port", "0",
          "--detach"],
         check=True,
     )  # fmt: skip
@@ -65,7 +82,7 @@ def served(index: str) -> Iterator[str]:
         assert state is not None, "it is ready"
         yield state.http
     finally:
-        subprocess.run([shoal, "down", "--name", name], check=True)
+        subprocess.run([SHOAL, "down", "--name", name], check=True)
 
 
 def take(browser: Browser, url: str, shot: Shot, folder: Path) -> Path:
@@ -100,15 +117,15 @@ def ask(page: Page, question: str) -> None:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--index", help="an index to serve")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--index", type=Path, help="an index to serve; without, the demo's")
     where.add_argument("--url", help="a console that is running")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     options = parser.parse_args()
     if options.url:
         pictures(options.url.rstrip("/"), options.out)
         return
-    with served(options.index) as url:
+    with served(options.index or prepared()) as url:
         pictures(url, options.out)
 
 
@@ -124,7 +141,7 @@ def pictures(url: str, folder: Path) -> None:
         page.close()
         for shot in SHOTS:
             path = take(browser, url, shot, folder)
-            print(f"{path}: {path.stat().st_size / 1024:.0f} KiB")  # noqa: T201 -- a tool
+            print(f"{path}: {path.stat().st_size / 1024:.0f} KiB")
         browser.close()
 
 
