@@ -29,7 +29,7 @@ BEFORE = (
     "Which function finds close matches of a word?",
     "How do I create a temporary directory?",
 )
-N_COLORS = 128
+N_COLORS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +93,20 @@ def take(browser: Browser, url: str, shot: Shot, folder: Path) -> Path:
     )  # fmt: skip
     page = context.new_page()
     page.goto(f"{url}/#{shot.view}")
-    page.wait_for_function("document.getElementById('strip-load').textContent.includes('/s')")
+    page.locator("#strip-load", has_text="/s").wait_for()
+    if shot.view != "search":
+        page.locator(f"#{shot.view} > *").first.wait_for()
     if shot.asks:
         ask(page, QUESTION)
         page.locator("#go").focus()
     path = folder / f"{shot.name}.png"
     page.screenshot(path=path)
     context.close()
-    colors = Image.open(path).convert("RGB").quantize(N_COLORS, dither=Image.Dither.NONE)
+    colors = (
+        Image.open(path)
+        .convert("RGB")
+        .quantize(N_COLORS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    )
     colors.save(path, optimize=True)
     return path
 

@@ -71,7 +71,7 @@ def test_a_question_shows_its_passages_and_how_they_were_found(page):
     for told in ("encode", "search", "merge", "in the router", "Shard 0", "Shard 1", "100 %"):
         assert told in made
     assert "Coverage\n100 %" in page.locator("#strip").inner_text()
-    page.get_by_text("Exact", exact=True).click()
+    page.get_by_role("radio", name="Exact").check()
     ask(page, QUESTION)
     assert "exact" in page.get_by_role("complementary").inner_text()
     page.get_by_role("link", name="Slow queries").click()

@@ -32,14 +32,15 @@ export function recallChart(groups, { defaultProbe, width = 680, height = 340 })
   const probes = all.map((point) => point.n_probe);
   const least = Math.min(...probes);
   const most = Math.max(...probes, least + 1);
-  const low = Math.max(0, Math.floor(Math.min(...all.map((point) => point.recall)) * 20 - 0.001) / 20);
+  const low = Math.floor(Math.min(0.9, ...all.map((point) => point.recall)) * 10) / 10;
   const log = (value) => Math.log2(Math.max(1, value));
   const x = (value) =>
     box.left + ((log(value) - log(least)) / Math.max(1e-9, log(most) - log(least))) *
       (width - box.left - box.right);
   const y = (value) =>
     height - box.bottom - ((value - low) / Math.max(1e-9, 1 - low)) * (height - box.top - box.bottom);
-  const rows = [0, 0.25, 0.5, 0.75, 1].map((share) => low + share * (1 - low));
+  const step = 1 - low > 0.55 ? 0.2 : 1 - low > 0.15 ? 0.1 : 0.02;
+  const rows = Array.from({ length: Math.floor((1 - low) / step + 1.001) }, (_, i) => 1 - i * step);
   const ticks = [...new Set(probes)].sort((a, b) => a - b)
     .filter((value, i, kept) => i === 0 || x(value) - x(kept[i - 1]) > 26 || i === kept.length - 1);
   return svg(
@@ -48,7 +49,8 @@ export function recallChart(groups, { defaultProbe, width = 680, height = 340 })
       "aria-label": "Recall against exact search by lists searched; the table holds the same figures" },
     rows.map((value) => [
       svg("line", { x1: box.left, x2: width - box.right, y1: y(value), y2: y(value), class: "grid" }),
-      svg("text", { x: box.left - 8, y: y(value) + 4, "text-anchor": "end" }, percent(value)),
+      svg("text", { x: box.left - 8, y: y(value) + 4, "text-anchor": "end" },
+        `${Math.round(value * 100)} %`),
     ]),
     ticks.map((value) =>
       svg("text", { x: x(value), y: height - box.bottom + 20, "text-anchor": "middle" }, String(value))),

@@ -56,8 +56,9 @@ function replicaRow(replica, version) {
     el("div", { class: "replica-head" }, el("span", {}, replica.name),
       tag(WORDS[replica.state] ?? replica.state, TONES[replica.state] ?? "warn")),
     el("div", { class: "replica-facts num" },
-      [known, `${count(replica.in_flight)} calls in flight`, `${count(replica.waiting)} waiting`, replica.address]
+      [known, `${count(replica.in_flight)} in flight`, `${count(replica.waiting)} waiting`]
         .filter(Boolean).join(" \u00b7 ")),
+    replica.address ? el("div", { class: "replica-facts mono" }, replica.address) : null,
     replica.detail ? el("div", { class: "replica-facts" }, replica.detail) : null);
 }
 

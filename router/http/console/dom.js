@@ -9,7 +9,7 @@ function fill(element, attributes, children) {
     else if (name === "width_pct") element.style.width = `${value}%`;
     else element.setAttribute(name, value === true ? "" : String(value));
   }
-  for (const child of children.flat(2)) {
+  for (const child of children.flat(Infinity)) {
     if (child !== null && child !== undefined && child !== false) element.append(child);
   }
   return element;
