@@ -70,7 +70,9 @@ def _hit(hit: pb.Hit) -> dict[str, Any]:
         "id": hit.passage.id,
         "title": hit.passage.title,
         "text": hit.passage.text,
-        "metadata": {name: _plain(hit.passage.metadata[name]) for name in hit.passage.metadata},
+        "metadata": {
+            name: _plain(hit.passage.metadata[name]) for name in sorted(hit.passage.metadata)
+        },
         "score": hit.score,
         "is_exact": hit.accuracy == pb.ACCURACY_EXACT,
         "ordinal": hit.ordinal,
