@@ -41,7 +41,9 @@ async def port_over(cluster: Cluster, **settings: object) -> AsyncIterator[str]:
     settings = {"http_port": 0, "grace_s": 1.0, **settings}
     config = RouterConfig(topology=cluster.topology, **settings)
     slow_queries = SlowQueries()
-    service = SearchServicer(cluster.registry, cluster.searcher, cluster.admission, slow_queries)
+    service = SearchServicer(
+        cluster.registry, cluster.searcher, cluster.admission, slow_queries=slow_queries
+    )
     port = HttpPort(
         config,
         Endpoints(
