@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-cluster test-faults test-ray test-soak soak fuzz test-simulation \
 	check stubs bench bench-parts bench-quality bench-index bench-building bench-overload bench-scale \
-	bench-scaling bench-against bench-ray bench-training bench-observability gpu-check clean
+	bench-scaling bench-against bench-ray bench-training bench-observability screenshots gpu-check clean
 SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -106,6 +106,9 @@ bench-ray: $(READY) ## a cluster on Ray beside the same one without, in interlea
 
 bench-observability: $(READY) ## what metrics and traces cost, in interleaved pairs (5 minutes)
 	$(BIN)/python -m bench.observability $(BENCH)
+
+screenshots: $(READY) ## the console's pictures in docs/, by headless Chromium (INDEX=DIR; without, the demo's)
+	$(BIN)/python -m bench.screenshots $(if $(INDEX),--index $(INDEX)) $(BENCH)
 
 gpu-check: $(READY) ## what needs a GPU: its tests, then queries a second beside the CPU's
 	$(BIN)/python -m pytest -m gpu -rs tests

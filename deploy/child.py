@@ -35,6 +35,8 @@ _TELLS = ": error: "
 class Child:
     """A supervised process; `address` is "" until it listens, and stays the same over restarts.
 
+    So does `http`, the URL of its HTTP port, "" where it has none.
+
     `spec` may be replaced; the next restart follows it.
     """
 
@@ -48,6 +50,7 @@ class Child:
         self._tls = tls
         self.spec = spec
         self.address = ""
+        self.http = ""
         self._log = paths.log(spec.name)
         self._address_file = paths.address(spec.name)
         self._grace_s = grace_s
@@ -136,6 +139,8 @@ class Child:
             "--port", str(port), "--address-file", str(self._address_file),
             "--parent-pid", str(os.getpid()), "--grace-s", str(self._grace_s),
         ]  # fmt: skip
+        if self.spec.http_port is not None:
+            command += ["--http-port", self.http.rpartition(":")[2] or str(self.spec.http_port)]
         if not asks_for_page(self.spec.role, os.environ):
             command += ["--metrics-host", "127.0.0.1", "--metrics-port", "0"]
         with self._log.open("ab") as log:
@@ -153,6 +158,7 @@ class Child:
         assert self._process is not None
         while not self.address:
             self.address = read_address(self._address_file, self._process.pid)
+            self.http = read_address(self._address_file, self._process.pid, "http")
             await asyncio.sleep(0 if self.address else _POLL_S)
         on_change()
         if self._tls:
@@ -195,13 +201,15 @@ async def is_serving(channel: grpc.aio.Channel, timeout_s: float = 2.0) -> bool:
     return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def read_address(path: Path, pid: int) -> str:
-    """The address that process `pid` wrote; "" as long as there is none."""
+def read_address(path: Path, pid: int, what: str = "address") -> str:
+    """The address that process `pid` wrote, or another that it wrote beside it (`what`); "" as long
+    as there is none.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ""
-    return str(content["address"]) if content.get("pid") == pid else ""
+    return str(content.get(what, "")) if content.get("pid") == pid else ""
 
 
 def read_serving(path: Path, pid: int) -> bool:

@@ -157,6 +157,8 @@ class _Launcher:
         self._say(
             f"ready: index {self._index.name!r} version {self._index.version} at {self._target()}"
         )
+        if self._router.http:
+            self._say(f"console: {self._router.http}/")
 
     async def _start_child(self, child: Child) -> None:
         begun_s = time.monotonic()
@@ -240,6 +242,7 @@ class _Launcher:
             tls_certificate=str(self._options.tls_certificate or ""),
             tls_key=str(self._options.tls_key or ""),
             internal_token=str(self._paths.internal_token) if self._options.tokens else "",
+            http=self._router.http,
         )
         write_state(self._paths, state)
 

@@ -46,6 +46,8 @@ class UpOptions:
     tokens: Path | None = None
     live_recall_budget: float | None = None
     traces: Traces = field(default_factory=Traces)
+    http_port: int | None = None
+    http_host: str = "127.0.0.1"
 
     @property
     def closed(self) -> bool:
@@ -66,7 +68,7 @@ class IndexFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSpec:
-    """One process to start; the launcher adds its port, address file and parent."""
+    """One process to start; the launcher adds its ports, address file and parent."""
 
     name: str
     role: Role
@@ -74,6 +76,7 @@ class ProcessSpec:
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
     port: int = 0
+    http_port: int | None = None
 
 
 def plan_backends(
@@ -150,6 +153,8 @@ def plan_router(options: UpOptions, paths: ClusterPaths) -> ProcessSpec:
     measuring: tuple[str, ...] = ()
     if options.live_recall_budget is not None:
         measuring = ("--live-recall-budget", str(options.live_recall_budget))
+    if options.http_port is not None:
+        door += ("--http-host", options.http_host)
     return ProcessSpec(
         name="router",
         role="router",
@@ -166,6 +171,7 @@ def plan_router(options: UpOptions, paths: ClusterPaths) -> ProcessSpec:
         ),
         environment=_threads(1),
         port=options.port,
+        http_port=options.http_port,
     )
 
 

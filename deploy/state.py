@@ -44,6 +44,7 @@ class ClusterState:
     kernel's clock ticks since boot. Where the index lies at `index_url`, `index_dir` is its copy.
     The three after it are how this user's commands reach the router: the files of the certificate
     that it shows, of its key, and of the cluster's own token; each empty where there is none.
+    `http` is the URL of the router's HTTP port, "" where it has none.
     `on` is "local" or "ray"; a cluster on Ray has no launcher (`pid` 0), `processes` are those that
     it began with, on any node, and `ray_address` is where Ray itself is asked, HOST:PORT. `tls_ca`
     is the file of who signed the certificate, where it was given.
@@ -65,6 +66,7 @@ class ClusterState:
     on: str = "local"
     ray_address: str = ""
     tls_ca: str = ""
+    http: str = ""
 
     @property
     def alive(self) -> bool:

@@ -51,7 +51,8 @@ class ProcessStatus:
 class ClusterStatus:
     """A cluster; `version` is the one that the router's searches use, 0 where it doesn't answer.
 
-    `coverage` is the share of the live passages that a search reaches now, 0.0 where nobody knows.
+    `coverage` is the share of the live passages that a search reaches now, 0.0 where nobody knows;
+    `http` the URL of the router's HTTP port, "" where it has none.
     """
 
     name: str
@@ -63,6 +64,7 @@ class ClusterStatus:
     version: int
     processes: tuple[ProcessStatus, ...]
     coverage: float = 0.0
+    http: str = ""
 
     @property
     def healthy(self) -> bool:
@@ -106,6 +108,7 @@ async def cluster_status(
             for process, health, page in zip(state.processes, healths, pages, strict=True)
         ),
         coverage=coverage_of(topology, state.index),
+        http=state.http,
     )
 
 

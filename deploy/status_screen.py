@@ -70,6 +70,7 @@ def local_screen(report: ClusterStatus) -> Screen:
             target=report.target,
             coverage=report.coverage,
             lines=lines,
+            http=report.http,
         ),
         lines=lines,
         is_well=report.healthy,
@@ -77,7 +78,13 @@ def local_screen(report: ClusterStatus) -> Screen:
 
 
 def facts_of(
-    *, index: str, version: int, target: str, coverage: float, lines: Sequence[Line]
+    *,
+    index: str,
+    version: int,
+    target: str,
+    coverage: float,
+    lines: Sequence[Line],
+    http: str = "",
 ) -> tuple[tuple[str, str], ...]:
     """What stands above the processes; the load is what the routers let in."""
     routers = [line.load for line in lines if line.part == "router" and line.load]
@@ -87,6 +94,8 @@ def facts_of(
         ("target", target or "none yet"),
         ("coverage", f"{coverage:.2%}" if version else "unknown"),
     ]
+    if http:
+        facts.insert(2, ("console", f"{http}/"))
     if routers:
         in_flight = sum(load.in_flight for load in routers)
         refused = sum(load.refused_per_s for load in routers)

@@ -18,12 +18,13 @@ from router.registry import Registry
 from router.reload import Reloader
 from router.search import Searcher
 from router.service import SearchServicer
+from router.slow_queries import Answer, SlowQueries
 from router.standing_gauges import StandingGauges
 from router.topology_file import TopologyFile
 from shoal.errors import ConfigError
 from shoal.internal.v1 import admin_pb2, admin_pb2_grpc
 from shoal.rpc import metrics
-from shoal.rpc.server import Service, run, serve
+from shoal.rpc.server import Beside, Service, run, serve
 from shoal.v1 import search_pb2, search_pb2_grpc
 
 
@@ -38,7 +39,10 @@ async def main(config: RouterConfig) -> None:
             LiveRecall(registry, admission, random.Random(), budget=budget) if budget else None
         )
         searcher = Searcher(random.Random(), config)
-        searches = SearchServicer(registry, searcher, admission, live_recall)
+        slow_queries = SlowQueries() if config.http_port is not None else None
+        searches = SearchServicer(
+            registry, searcher, admission, live_recall, slow_queries=slow_queries
+        )
         metrics.IN_FLIGHT.labels("router").set_function(lambda: admission.n_queries)
         metrics.QUEUE_DEPTH.labels("router").set_function(lambda: registry.served.n_waiting)
         REGISTRY.register(StandingGauges(lambda: registry.served))
@@ -57,7 +61,39 @@ async def main(config: RouterConfig) -> None:
                 add=lambda server: admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, server),
             ),
         ]
-        await serve(config, services, start=registry.ready)
+        beside = None
+        if slow_queries is not None:
+            beside = http_port(config, registry, searches.answer, admission, slow_queries)
+        await serve(config, services, start=registry.ready, beside=beside)
+
+
+def http_port(
+    config: RouterConfig,
+    registry: Registry,
+    answer: Answer,
+    admission: Admission,
+    slow_queries: SlowQueries,
+) -> Beside:
+    """The HTTP port over this router, not yet open.
+
+    Raises:
+        ConfigError: what it needs isn't installed.
+    """
+    try:
+        # late: a router without the port needs no aiohttp, and doesn't pay for its import
+        from router.http.endpoints import Endpoints  # noqa: PLC0415
+        from router.http.port import HttpPort  # noqa: PLC0415
+    except ModuleNotFoundError as failure:
+        raise ConfigError(
+            f"http_port needs {failure.name}, which isn't installed; pip install 'shoal[http]'"
+        ) from failure
+    endpoints = Endpoints(
+        answer=answer,
+        served=lambda: registry.served,
+        n_in_flight=lambda: admission.n_queries,
+        slow_queries=slow_queries,
+    )
+    return HttpPort(config, endpoints)
 
 
 def source_of(config: RouterConfig) -> DnsSource | LeaseSource:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from router.admission import DEFAULT_WAIT_S
 from router.batching import MAX_COST
-from shoal.config import DEFAULT_TRACE_SAMPLE, ProcessConfig
+from shoal.config import DEFAULT_TRACE_SAMPLE, ProcessConfig, refuse_exposed
 from shoal.credentials import Credentials, Tls, read_token
 from shoal.errors import ConfigError
 
@@ -115,6 +115,16 @@ class RouterConfig(ProcessConfig):
         None, description="file with the token that this router shows shards and encoders"
     )
 
+    http_port: int | None = Field(
+        None, ge=0, le=65535, description="port of the console and POST /retrieve; none without it"
+    )
+    http_host: str = Field("127.0.0.1", description="address that the HTTP port listens on")
+    http_names: str = Field(
+        "",
+        description="host names, with commas, by which callers may reach the HTTP port; addresses, "
+        "localhost and this machine's name always may",
+    )
+
     @property
     def traced_share(self) -> float:
         """As `trace_sample`."""
@@ -144,3 +154,13 @@ class RouterConfig(ProcessConfig):
             )
         token = read_token(self.peer_token_file) if self.peer_token_file else ""
         return Credentials(tls=tls, token=token)
+
+
+def refuse_exposed_http(config: RouterConfig) -> None:
+    """As `refuse_exposed`, for the HTTP port, where there is to be one.
+
+    Raises:
+        ConfigError: others can reach it, and it has neither TLS with tokens nor `insecure`.
+    """
+    if config.http_port is not None:
+        refuse_exposed(config.model_copy(update={"host": config.http_host}))

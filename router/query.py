@@ -201,7 +201,7 @@ def _check_answer_size(n_queries: int, k: int, fields: frozenset[str]) -> None:
             f"{MAX_FETCHED:,} come with their fields; ask for fewer, or for no fields",
             field="queries",
         )
-    hit_bytes = _BARE_HIT_BYTES + sum(_HIT_BYTES[name] for name in fields)
+    hit_bytes = _hit_bytes(fields)
     if n_queries * k * hit_bytes > MAX_ANSWER_BYTES:
         raise InvalidArgumentError(
             f"{n_queries} queries of k={k} with {', '.join(sorted(fields)) or 'ids'} would answer "
@@ -211,27 +211,38 @@ def _check_answer_size(n_queries: int, k: int, fields: frozenset[str]) -> None:
         )
 
 
+def _hit_bytes(fields: frozenset[str]) -> int:
+    return _BARE_HIT_BYTES + sum(_HIT_BYTES[name] for name in fields)
+
+
+def max_queries(k: int, fields: frozenset[str]) -> int:
+    """How many queries of that k one request may have, by the size of its answer."""
+    return min(MAX_QUERIES, MAX_ANSWER_BYTES // (k * _hit_bytes(fields)), MAX_FETCHED // k)
+
+
 def _texts(
     request: pb.SearchRequest, index: IndexVersion
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     places = tuple(i for i, q in enumerate(request.queries) if q.WhichOneof("input") != "vector")
     texts = tuple(request.queries[i].text for i in places)
     for place, text in zip(places, texts, strict=True):
-        field = f"queries[{place}].text"
-        if not text.strip():
-            raise InvalidArgumentError(
-                f"{field} is empty; send a question or a vector", field=field
-            )
-        if len(text) > MAX_TEXT_BYTES // 4 and len(text.encode()) > MAX_TEXT_BYTES:
-            raise InvalidArgumentError(
-                f"{field} has {len(text.encode()):,} bytes, at most {MAX_TEXT_BYTES:,} are read",
-                field=field,
-            )
+        check_text(text, f"queries[{place}].text")
     if texts and not index.question_fingerprint:
         raise FailedPreconditionError(
             f"index {index.name} holds bare vectors and has no encoder; send vectors"
         )
     return texts, places
+
+
+def check_text(text: str, field: str) -> None:
+    """Refuses what no encoder is asked. Raises InvalidArgumentError, naming `field`."""
+    if not text.strip():
+        raise InvalidArgumentError(f"{field} is empty; send a question or a vector", field=field)
+    if len(text) > MAX_TEXT_BYTES // 4 and len(text.encode()) > MAX_TEXT_BYTES:
+        raise InvalidArgumentError(
+            f"{field} has {len(text.encode()):,} bytes, at most {MAX_TEXT_BYTES:,} are read",
+            field=field,
+        )
 
 
 def _vectors(request: pb.SearchRequest, index: IndexVersion) -> tuple[Matrix, tuple[int, ...]]:

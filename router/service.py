@@ -16,6 +16,7 @@ from router.query import resolve
 from router.registry import Registry
 from router.search import Searcher, Timings
 from router.served import describe
+from router.slow_queries import Answer, SlowQueries
 from router.traces import tell_found, tell_query
 from shoal.errors import InvalidArgumentError, OverloadedError, ShoalError
 from shoal.rpc import metrics
@@ -55,8 +56,14 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         searcher: Searcher,
         admission: Admission,
         live_recall: LiveRecall | None = None,
+        *,
+        slow_queries: SlowQueries | None = None,
     ) -> None:
-        """Without `live_recall`, nothing is measured."""
+        """Without `live_recall`, nothing is measured; with `slow_queries`, searches are noted."""
+        self.answer: Answer = (
+            self._answer if slow_queries is None else slow_queries.watching(self._answer)
+        )
+        """What Search answers: for another door of this process, too. Raises ShoalError."""
         self._registry = registry
         self._searcher = searcher
         self._admission = admission
@@ -70,7 +77,7 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         if request.priority != priority_pb2.PRIORITY_BULK:
             wait = wait_of(context.invocation_metadata() or (), context.time_remaining())
             self._check_door(wait, request)
-        return await self._answer(request, Deadline.of(context))
+        return await self.answer(request, Deadline.of(context))
 
     async def StreamSearch(
         self,
@@ -172,7 +179,7 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         try:
             refuse_unknown_fields(item)
             deadline = _item_deadline(item)
-            response = await self._answer(item.request, deadline)
+            response = await self.answer(item.request, deadline)
             _ITEM_ANSWERED.inc()
             _ITEM_SECONDS.observe(time.monotonic() - begun_s)
             return pb.StreamSearchResponse(item_id=item.item_id, response=response)

@@ -23,6 +23,7 @@ from deploy.plan import UpOptions
 from deploy.state import read_state
 from deploy.traces import Traces
 from shoal.credentials import Credentials
+from shoal.errors import InvalidArgumentError
 from shoal.rpc.deadline import check_timeout
 
 
@@ -51,6 +52,19 @@ def up(
             help="Where the router listens, on Ray every process. Default: 127.0.0.1, on "
             "Ray each node's address.",
         ),
+    ] = None,
+    http_port: Annotated[
+        int | None,
+        typer.Option(
+            "--http-port",
+            min=0,
+            max=65535,
+            help="Serve the console and POST /retrieve on this port; 0 takes a free one.",
+        ),
+    ] = None,
+    http_host: Annotated[
+        str | None,
+        typer.Option("--http-host", help="Where that port listens. Default: 127.0.0.1."),
     ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Serve plaintext where other machines reach it.")
@@ -118,6 +132,11 @@ def up(
     place = IndexPlace.of(index, cache_dir)
     place.refuse_credentials()
     if on == "ray":
+        if http_port is not None or http_host is not None:
+            raise InvalidArgumentError(
+                "--http-port and --http-host are for a cluster on this machine; on Ray, set "
+                "SHOAL_ROUTER__HTTP_PORT where the nodes are started"
+            )
         ray_up(
             {
                 **on_ray, "name": name, "replicas": replicas, "port": port or 0, "host": host,
@@ -152,6 +171,8 @@ def up(
         tokens=_absolute(tokens),
         live_recall_budget=live_recall_budget,
         traces=traces,
+        http_port=http_port,
+        http_host=http_host or "127.0.0.1",
     )
     traces.check()
     facts = index_facts(place)
@@ -180,6 +201,8 @@ def _up_detached(options: UpOptions, as_json: bool) -> None:
         "--replicas", str(options.replicas), "--host", options.host, "--port", str(options.port),
         "--grace-s", str(options.grace_s), "--start-timeout-s", str(options.start_timeout_s),
     ]  # fmt: skip
+    if options.http_port is not None:
+        command += ["--http-port", str(options.http_port), "--http-host", options.http_host]
     command += ["--cache-dir", str(options.index_dir.parent)] if options.index_url else []
     command += ["--insecure"] if options.insecure else []
     command += ["--device", options.device] if options.device else []
@@ -200,6 +223,8 @@ def _up_detached(options: UpOptions, as_json: bool) -> None:
         ("process", "pid", "address"), [(p.name, p.pid, p.address) for p in state.processes]
     )
     write(f"ready: index {state.index!r} version {state.version} at {state.target}")
+    if state.http:
+        write(f"console: {state.http}/")
     write(f"end it with: shoal down{flags.name_flag(state.name)}")
 
 

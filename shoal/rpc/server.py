@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import grpc
 import uvloop
@@ -49,12 +49,25 @@ class Service:
     add: Callable[[grpc.aio.Server], None]
 
 
+class Beside(Protocol):
+    """Another listener of the process, such as the router's HTTP port."""
+
+    async def open(self) -> str:
+        """Listens, and returns its URL. Raises ShoalError."""
+        ...
+
+    async def close(self) -> None:
+        """Takes nothing more; returns when it has drained, or its grace is over."""
+        ...
+
+
 async def serve(
     config: ProcessConfig,
     services: Sequence[Service],
     *,
     start: Callable[[], Awaitable[None]],
     stop: Callable[[], Awaitable[None]] | None = None,
+    beside: Beside | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains within `config.grace_s` seconds.
 
@@ -63,6 +76,7 @@ async def serve(
         services: what to serve.
         start: what must be done before health says SERVING; a ShoalError from it ends the process.
         stop: what must be done after the last call.
+        beside: what else listens, for as long as the server does.
 
     Raises:
         ConfigError: an address that others can reach, without `insecure`; TLS or tokens files
@@ -73,25 +87,28 @@ async def serve(
     certificates = _certificates(config)
     stopping = asyncio.Event()
     async with _prepared(config, stopping) as tracer:
-        interceptor = ShoalInterceptor(_guard(config), tracer)
+        interceptor = ShoalInterceptor(guard_of(config), tracer)
         if config.parent_pid is not None:  # a killed launcher leaves nothing
             die_with_parent(config.parent_pid, signal.SIGTERM)
         server = grpc.aio.server(interceptors=(interceptor,), options=server_options())
         health = await _add(services, server)
-        address, page = await _bound(server, config, certificates)
+        listening = await _bound(server, config, certificates, beside)
         await server.start()
         try:
-            _announce(config, address, page, serving=False)
+            _announce(config, listening, serving=False)
             if await _unless_stopped(start(), stopping):
                 _spare_collector()
                 for name in ("", *(service.full_name for service in services)):
                     await health.set(name, health_pb2.HealthCheckResponse.SERVING)
-                _announce(config, address, page, serving=True)
-                logger.info("serving on %s", address)
+                _announce(config, listening, serving=True)
+                logger.info("serving on %s", listening.address)
                 await stopping.wait()
                 await health.enter_graceful_shutdown()
         finally:
-            await server.stop(config.grace_s)
+            if beside is None:
+                await server.stop(config.grace_s)
+            else:
+                await asyncio.gather(server.stop(config.grace_s), beside.close())
             if stop is not None:
                 await stop()
             if config.address_file is not None:
@@ -145,8 +162,8 @@ def _certificates(config: ProcessConfig) -> ServerCertificates | None:
     return ServerCertificates(files)
 
 
-def _guard(config: ProcessConfig) -> Guard | None:
-    """None where neither file is given: then nobody is asked, and no call pays for it."""
+def guard_of(config: ProcessConfig) -> Guard | None:
+    """Who judges callers; None where neither file is given: then no call pays for it."""
     if config.tokens is None and config.internal_token_file is None:
         return None
     return Guard(AccessFiles(tokens=config.tokens, internal_token=config.internal_token_file))
@@ -174,15 +191,30 @@ def _spare_collector() -> None:
     gc.freeze()
 
 
-async def _bound(
-    server: grpc.aio.Server, config: ProcessConfig, certificates: ServerCertificates | None
-) -> tuple[str, str]:
-    """The server's address, and that of its Prometheus page, "" without one.
-
-    Ends the server where it can't have them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Listening:
+    """The server's address, its Prometheus page's, and the URL of what listens beside it; "" for
+    what there isn't.
     """
+
+    address: str
+    page: str
+    url: str
+
+
+async def _bound(
+    server: grpc.aio.Server,
+    config: ProcessConfig,
+    certificates: ServerCertificates | None,
+    beside: Beside | None,
+) -> _Listening:
+    """Where everything listens. Ends the server where something can't."""
     try:
-        return _bind(server, config, certificates), _page(config)
+        return _Listening(
+            address=_bind(server, config, certificates),
+            page=_page(config),
+            url=await beside.open() if beside else "",
+        )
     except ShoalError:
         # a gRPC server that was made and never ran leaves a thread that outlives the interpreter
         # and writes of it on stderr
@@ -194,7 +226,7 @@ async def _bound(
 def _bind(
     server: grpc.aio.Server, config: ProcessConfig, certificates: ServerCertificates | None
 ) -> str:
-    host = _bracketed(config.host)
+    host = bracketed(config.host)
     wanted = f"{host}:{config.port}"
     try:
         if certificates is None:
@@ -217,19 +249,26 @@ def _page(config: ProcessConfig) -> str:
         port = start_metrics_page(host, config.metrics_port)
     except OSError as failure:
         raise StorageError(
-            f"can't serve metrics on {_bracketed(host)}:{config.metrics_port}: "
+            f"can't serve metrics on {bracketed(host)}:{config.metrics_port}: "
             f"{failure.strerror}; choose another --metrics-port"
         ) from failure
-    return f"{_bracketed(host)}:{port}"
+    return f"{bracketed(host)}:{port}"
 
 
-def _bracketed(host: str) -> str:
+def bracketed(host: str) -> str:
+    """The host as it stands before a port: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
-def _announce(config: ProcessConfig, address: str, page: str, *, serving: bool) -> None:
+def _announce(config: ProcessConfig, listening: _Listening, *, serving: bool) -> None:
     if config.address_file is not None:
-        told = {"address": address, "metrics": page, "pid": os.getpid(), "serving": serving}
+        told = {
+            "address": listening.address,
+            "metrics": listening.page,
+            "http": listening.url,
+            "pid": os.getpid(),
+            "serving": serving,
+        }
         write_json(config.address_file, told)
 
 

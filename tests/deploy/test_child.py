@@ -17,6 +17,7 @@ def test_an_address_is_believed_from_the_process_itself(tmp_path):
     path.write_text(json.dumps({"address": "127.0.0.1:9", "pid": 4}))
     assert read_address(path, 5) == ""
     assert read_address(path, 4) == "127.0.0.1:9"
+    assert read_address(path, 4, "http") == ""
 
 
 @pytest.mark.parametrize(

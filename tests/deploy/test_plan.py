@@ -85,6 +85,17 @@ def test_the_router_gets_the_recall_s_budget_it_was_given(budget):
         assert given[given.index("--live-recall-budget") + 1] == str(budget)
 
 
+def test_the_console_is_off_and_on_loopback_unless_asked_for():
+    """Whatever --host says: who opens gRPC to others hasn't opened a web page."""
+    options = UpOptions(name="x", index_dir=Path("/i"), host="0.0.0.0", insecure=True)
+    spec = plan_router(options, paths_of("x"))
+    assert spec.http_port is None
+    assert "--http-host" not in spec.arguments
+    spec = plan_router(replace(options, http_port=0), paths_of("x"))
+    assert spec.http_port == 0
+    assert spec.arguments[spec.arguments.index("--http-host") + 1] == "127.0.0.1"
+
+
 def test_restarts_slow_down():
     """0.2 s, doubling, never more than 10 s."""
     delays = [restart_delay_s(n) for n in range(1, 12)]

@@ -26,7 +26,7 @@ def process(name, role, **more):
 def report(*processes):
     return ClusterStatus(
         name="c", phase="ready", pid=1, target="127.0.0.1:9", index_dir="/i", index="books",
-        version=3, processes=processes, coverage=0.5,
+        version=3, processes=processes, coverage=0.5, http="http://127.0.0.1:8",
     )  # fmt: skip
 
 
@@ -41,6 +41,7 @@ def test_one_screen_says_it_all(capsys):
     shown = capsys.readouterr().out
     for said in (
         "cluster 'c': ready", "'books' version 3", "127.0.0.1:9", "50.00%", "EJECTED timed out",
+        "console: http://127.0.0.1:8/",
         "shard-12b", "1,234 queries/s, 3 in flight",
     ):  # fmt: skip
         assert said in shown

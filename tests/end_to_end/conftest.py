@@ -23,10 +23,11 @@ SHOAL = str(Path(sys.executable).with_name("shoal"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """A running cluster: its name, its router's host:port and its environment."""
+    """A running cluster: its name, its router's host:port and URL, and its environment."""
 
     name: str
     target: str
+    http: str
     environment: dict[str, str]
     index_dir: Path
 
@@ -99,11 +100,14 @@ def serving(
     index_dir: Path, name: str, environment: dict[str, str], *flags: str
 ) -> Iterator[Cluster]:
     run_shoal(
-        "up", "--index", str(index_dir), "--name", name, "--port", "0", "--detach", *flags,
-        environment=environment,
+        "up", "--index", str(index_dir), "--name", name, "--port", "0", "--detach",
+        "--http-port", "0", *flags, environment=environment,
     )  # fmt: skip
     try:
-        target = status_of(name, environment)["target"]
-        yield Cluster(name=name, target=target, environment=environment, index_dir=index_dir)
+        told = status_of(name, environment)
+        yield Cluster(
+            name=name, target=told["target"], http=told["http"], environment=environment,
+            index_dir=index_dir,
+        )  # fmt: skip
     finally:
         run_shoal("down", "--name", name, environment=environment)
