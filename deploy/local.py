@@ -8,11 +8,9 @@ import asyncio
 import contextlib
 import dataclasses
 import os
-import signal
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 from deploy.access import write_internal_token
 from deploy.child import Child
@@ -35,8 +33,9 @@ from deploy.state import (
     start_time,
     write_state,
 )
+from deploy.together import all_of, signals_set, unless_set
 from shoal.credentials import Credentials, read_token
-from shoal.errors import ShoalError, StorageError, UnavailableError
+from shoal.errors import StorageError, UnavailableError
 from shoal.json_file import write_json
 
 Say = Callable[[str], None]
@@ -102,12 +101,12 @@ class _Launcher:
 
     async def run(self) -> None:
         stopping, hurried = asyncio.Event(), asyncio.Event()
-        with _signals(stopping, hurried):
+        with signals_set(stopping, hurried):
             try:
                 self._close_doors()
                 self._write_state()
-                if await _unless_set(stopping, self._start()):
-                    await _unless_set(stopping, self._keep_running())
+                if await unless_set(stopping, self._start()):
+                    await unless_set(stopping, self._keep_running())
             finally:
                 await self._stop(hurried)
                 self._paths.internal_token.unlink(missing_ok=True)
@@ -141,7 +140,7 @@ class _Launcher:
     async def _start(self) -> None:
         try:
             async with asyncio.timeout(self._options.start_timeout_s):
-                await _all([self._start_child(child) for child in self._backends])
+                await all_of([self._start_child(child) for child in self._backends])
                 await self._check_encoders()
                 addresses = [child.address for child in self._backends]
                 specs = [child.spec for child in self._backends]
@@ -182,7 +181,7 @@ class _Launcher:
 
     async def _keep_running(self) -> None:
         children = (*self._backends, self._router)
-        await _all([
+        await all_of([
             *(child.keep_running(self._say, self._write_state) for child in children),
             self._follow_reloads(),
         ])  # fmt: skip
@@ -208,14 +207,14 @@ class _Launcher:
         with contextlib.suppress(StorageError):  # a full disk must not keep processes alive
             self._write_state()
         self._say("stopping")
-        if not await _unless_set(hurried, self._stop_in_order()):
+        if not await unless_set(hurried, self._stop_in_order()):
             self._say("killing what has not ended")
             await asyncio.gather(*(child.kill() for child in (self._router, *self._backends)))
         self._say("stopped")
 
     async def _stop_in_order(self) -> None:
         await self._stop_child(self._router)
-        await _all([self._stop_child(child) for child in self._backends])
+        await all_of([self._stop_child(child) for child in self._backends])
 
     async def _stop_child(self, child: Child) -> None:
         begun_s = time.monotonic()
@@ -245,59 +244,3 @@ class _Launcher:
             http=self._router.http,
         )
         write_state(self._paths, state)
-
-
-async def _all(work: list[Coroutine[Any, Any, None]]) -> None:
-    """Awaits all; the first failure cancels the others and is raised as it is."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for coroutine in work:
-                group.create_task(coroutine)
-    except* ShoalError as failures:
-        first = failures.exceptions[0]
-        while isinstance(first, ExceptionGroup):
-            first = first.exceptions[0]
-        raise first from None
-
-
-async def _unless_set(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Awaits `work`; False, with the work cancelled, where `stopping` was set first."""
-    async with asyncio.TaskGroup() as group:
-        working = group.create_task(_outcome(work))
-        stopped = group.create_task(stopping.wait())
-        await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        working.cancel()
-        stopped.cancel()
-    if working.cancelled():
-        return False
-    failure = working.result()
-    if failure is not None:
-        raise failure
-    return not stopping.is_set()
-
-
-async def _outcome(work: Coroutine[Any, Any, None]) -> ShoalError | None:
-    # as a value, so that a task group doesn't wrap it
-    try:
-        await work
-    except ShoalError as failure:
-        return failure
-    return None
-
-
-@contextlib.contextmanager
-def _signals(stopping: asyncio.Event, hurried: asyncio.Event) -> Iterator[None]:
-    """The first signal asks for the end, the second for a quick one."""
-    loop = asyncio.get_running_loop()
-
-    def on_signal() -> None:
-        (hurried if stopping.is_set() else stopping).set()
-
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    for number in numbers:
-        loop.add_signal_handler(number, on_signal)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
