@@ -12,6 +12,7 @@ One task for each index, one search at a time. Knows nothing of the wire.
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import math
 import random
@@ -72,7 +73,8 @@ class LiveRecall:
             watch = self._watches[name] = _Watch(
                 name, self._registry, self._admission, self._rng, self._budget
             )
-            self._registry.start(self._follow(watch))
+            # in no request's context, or its lines in the log would be that first request's
+            contextvars.Context().run(self._registry.start, self._follow(watch))
         watch.offer(query, found)
 
     async def _follow(self, watch: "_Watch") -> None:

@@ -44,6 +44,8 @@ _STAGES = {
 _REFUSED = metrics.REFUSED.labels("router")
 _FULL, _PARTIAL = (metrics.ANSWERS.labels(coverage) for coverage in metrics.COVERAGES)
 _ITEM_ANSWERED = metrics.STREAM_ITEMS.labels(grpc.StatusCode.OK.name)
+_ITEM_LEFT = metrics.STREAM_ITEMS.labels(grpc.StatusCode.CANCELLED.name)
+metrics.STREAM_ITEMS.labels(grpc.StatusCode.INTERNAL.name)  # 0 and not absent, for the alarm
 _ITEM_SECONDS = metrics.REQUEST_SECONDS.labels("StreamSearch")
 
 
@@ -183,6 +185,10 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
             _ITEM_ANSWERED.inc()
             _ITEM_SECONDS.observe(time.monotonic() - begun_s)
             return pb.StreamSearchResponse(item_id=item.item_id, response=response)
+        except asyncio.CancelledError:  # its stream was given up
+            _ITEM_LEFT.inc()
+            _ITEM_SECONDS.observe(time.monotonic() - begun_s)
+            raise
         except ShoalError as error:
             _count_failed_item(error, time.monotonic() - begun_s)
             return pb.StreamSearchResponse(item_id=item.item_id, status=to_status(error))

@@ -31,7 +31,6 @@ STAGES = (
 COVERAGES = ("full", "partial")
 CACHE_RESULTS = ("hit", "miss")
 SHARD_CODES = ("OK", "FAILED")
-SHED_REASONS = ("busy", "overloaded", "late", "moved", "failed")
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -52,7 +51,7 @@ STAGE_SECONDS = Histogram(
 )
 SHARD_REQUESTS = Counter("shoal_shard_requests", "Calls to shards.", ["shard", "code"])
 SHARD_LOSSES = Counter(
-    "shoal_shard_losses", "Shards that are missing from an answer, and why.", ["shard", "outcome"]
+    "shoal_shard_losses", "Shards that a search went without, and why.", ["shard", "outcome"]
 )
 ENCODER_REQUESTS = Counter("shoal_encoder_requests", "Calls to encoders.", ["code"])
 EJECTIONS = Counter("shoal_ejections", "Replicas left out.", ["component", "cause"])

@@ -4,11 +4,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import grpc
 from prometheus_client.metrics import MetricWrapperBase
 
+from router.live_recall import Reason
 from router.outcomes import Outcome
 from router.standing import Cause, State
 from router.standing_gauges import StandingGauges
@@ -51,7 +52,7 @@ def closed_sets() -> dict[str, frozenset[str]]:
         "result": frozenset(metrics.CACHE_RESULTS),
         "rpc": frozenset(rpcs) | {"refused"},
         "code": frozenset(code.name for code in grpc.StatusCode) | frozenset(metrics.SHARD_CODES),
-        "reason": frozenset(metrics.SHED_REASONS),
+        "reason": frozenset(get_args(Reason)),
         "cause": frozenset(cause.value for cause in Cause),
         "state": frozenset(state.value for state in State),
         "outcome": frozenset(outcome.name for outcome in Outcome),

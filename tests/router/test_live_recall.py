@@ -1,6 +1,7 @@
 """Live recall in a router: what it tells is right, what it takes is bounded, and it gives way."""
 
 import asyncio
+import logging
 import math
 import time
 
@@ -21,6 +22,7 @@ from shoal.errors import (
     OverloadedError,
 )
 from shoal.internal.v1 import admin_pb2
+from shoal.rpc.request_id import current_request_id
 from shoal.v1 import priority_pb2
 from shoal.v1 import search_pb2 as pb
 
@@ -166,6 +168,31 @@ async def test_a_shard_that_fails_is_shed_and_never_recall(tmp_path, failure, re
         assert math.isnan(told("shoal_live_recall"))
         assert cluster.usable() == [[True], [True]]
         assert (await cluster.search(vector_request(VECTOR))).coverage == 1.0
+
+
+async def test_what_it_logs_is_no_request_s(tmp_path, caplog):
+    """It outlives the request that it began with, whose id would be on its lines for ever."""
+    ids = []
+
+    def note_id(_record):
+        ids.append(current_request_id())
+        return True
+
+    caplog.set_level(logging.INFO, live_recall.logger.name)
+    live_recall.logger.addFilter(note_id)
+    try:
+        async with running(tmp_path, **MEASURING) as cluster:
+
+            def fail(_reply):
+                if cluster.shards[1][0].script.last.exact:
+                    raise InternalError("bug")
+
+            cluster.shards[1][0].script.mutate = fail
+            await cluster.search(vector_request(VECTOR))
+            await eventually(lambda: ids)
+    finally:
+        live_recall.logger.removeFilter(note_id)
+    assert set(ids) == {""}
 
 
 async def test_it_gives_way_to_queries_that_wait_or_are_refused(tmp_path, monkeypatch):

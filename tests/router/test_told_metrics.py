@@ -95,6 +95,28 @@ async def test_items_of_a_stream_are_counted_each(tmp_path):
         assert told("shoal_request_duration_seconds_count", rpc="StreamSearch") == n_timed + 1
 
 
+async def test_items_that_go_with_their_stream_are_counted_too(tmp_path):
+    """Or a router that hangs until its callers leave would have failed nobody."""
+    names = {
+        "left": ("shoal_stream_items_total", {"code": "CANCELLED"}),
+        "timed": ("shoal_request_duration_seconds_count", {"rpc": "StreamSearch"}),
+    }
+
+    def counted():
+        return {name: told(metric, **labels) for name, (metric, labels) in names.items()}
+
+    async with running(tmp_path) as cluster:
+        before = counted()
+        for replica in cluster.replicas:
+            replica.script.gate.clear()
+        call = cluster.stub.StreamSearch()
+        for item_id in ("a", "b", "c"):
+            await call.write(pb.StreamSearchRequest(item_id=item_id, request=request()))
+        await eventually(lambda: cluster.admission.n_queries == 3)
+        call.cancel()
+        await eventually(lambda: counted() == {name: n + 3 for name, n in before.items()})
+
+
 async def test_waits_before_the_door_are_told_and_refusals_there_count(tmp_path, monkeypatch):
     """The first sign that a router has too much to do; its refusals are refusals like others."""
 

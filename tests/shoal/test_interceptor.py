@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 from shoal.errors import InvalidArgumentError, NotFoundError
 from shoal.rpc.channel import open_channel
 from shoal.rpc.deadline import Deadline
-from shoal.rpc.interceptor import ShoalInterceptor, given_up_code
+from shoal.rpc.interceptor import ShoalInterceptor, _around_unary, given_up_code
 from shoal.rpc.request_id import current_request_id
 from shoal.rpc.status import error_of
 from shoal.v1 import search_pb2 as pb
@@ -152,6 +152,14 @@ def test_a_call_that_was_cut_off_at_its_deadline_timed_out():
     """Client and server count the same time apart, and the client's cancellation comes first."""
     assert given_up_code(0.0) is given_up_code(0.02) is grpc.StatusCode.DEADLINE_EXCEEDED
     assert given_up_code(3.0) is given_up_code(None) is grpc.StatusCode.CANCELLED
+
+
+def test_our_faults_are_0_before_there_is_one():
+    """`increase` sees no first of a series that begins at 1: the alert would sleep through it."""
+    labels = {"rpc": "NeverAsked", "code": "INTERNAL"}
+    assert REGISTRY.get_sample_value("shoal_requests_total", labels) is None
+    _around_unary("/shoal.v1.SearchService/NeverAsked", index)
+    assert REGISTRY.get_sample_value("shoal_requests_total", labels) == 0
 
 
 async def test_a_long_message_arrives_as_the_error_it_is():
