@@ -27,6 +27,7 @@ import numpy.typing as npt
 import torch
 import uvicorn
 from fastapi import FastAPI
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from transformers import AutoModel, AutoTokenizer
 
@@ -141,8 +142,9 @@ def make_app(retriever: Retriever, at_once: int = 0) -> FastAPI:
     app = FastAPI(lifespan=lifespan)
 
     @app.post("/retrieve")
-    def retrieve(request: QueryRequest) -> Any:
-        return retriever.retrieve(request)
+    def retrieve(request: QueryRequest) -> JSONResponse:
+        # a plain dict would be walked through on the event loop, or wait for the pool once more
+        return JSONResponse(retriever.retrieve(request))
 
     return app
 

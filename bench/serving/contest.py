@@ -68,34 +68,39 @@ async def run_closed(
         key = (turn.load, turn.contestant)
         if turn.contestant in failures:
             continue
-        cells[key] = await _turn(cells[key], lanes, rules, clock)
-        say(f"{clock.passed} {told(turn, cells[key])}")
+        before = cells[key]
+        cells[key] = await _turn(before, lanes, rules, clock)
+        say(f"{clock.passed} {told(turn, cells[key], ran=cells[key] is not before)}")
     return tuple(cells.values())
 
 
 async def _turn(cell: Cell, lanes: Lanes, rules: Rules, clock: Clock) -> Cell:
+    """The cell with one round more; the same one where there was no time."""
     stage = Stage(clients=cell.load.clients, warmup_s=rules.warmup_s, duration_s=rules.duration_s)
     lane = lanes[cell.contestant, cell.load.kind]
+    report = None
     for is_again in (False, True):
         if not clock.allows(stage):
-            return cell if cell.reports else replace(cell, failure=_NO_TIME)
+            break
         try:
             report = await lane.run(stage, clock.until_s)
         except ShoalError as failure:
             return replace(cell, failure=failure.message)
-        if not report.generator.fault or is_again:
+        cell = replace(cell, n_again=cell.n_again + is_again)
+        if not report.generator.fault:
             break
-        cell = replace(cell, n_again=cell.n_again + 1)
-    return replace(cell, reports=(*cell.reports, report))
+    if report is not None:
+        return replace(cell, reports=(*cell.reports, report))
+    return cell if cell.reports or cell.failure else replace(cell, failure=_NO_TIME)
 
 
-def told(turn: Turn, cell: Cell) -> str:
+def told(turn: Turn, cell: Cell, *, ran: bool) -> str:
     """What a turn showed, in a line."""
     where = f"{turn.load.label}: {turn.contestant}"
+    if not ran:
+        return f"{where}: {_NO_TIME}"
     if cell.failure:
         return f"{where} FAILED: {cell.failure}"
-    if not cell.reports:
-        return f"{where}: {_NO_TIME}"
     figures = figures_of(cell.reports[-1:])
     p99 = "never" if figures.p99_ms is None else f"{figures.p99_ms:.1f}"
     fault = f" - {figures.fault}" if figures.fault else ""

@@ -147,9 +147,10 @@ def _port_of(process: "subprocess.Popen[str]", log_file: Path) -> int:
     until_s = time.monotonic() + _START_S
     ready, _, _ = select.select([process.stdout], [], [], _START_S)
     line = process.stdout.readline() if ready else ""
-    if not line.strip():
-        wrote = log_file.read_text(errors="replace").strip().splitlines()
-        raise UnavailableError(wrote[-1] if wrote else f"no word within {_START_S:g} s")
+    if not line.strip().isdigit():
+        wrote = [line.strip(), *log_file.read_text(errors="replace").splitlines()]
+        told = [text for text in wrote if text.strip()]
+        raise UnavailableError(told[-1] if told else f"no word within {_START_S:g} s")
     port = int(line)
     while time.monotonic() < until_s:  # bound, and about to listen
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):

@@ -5,6 +5,7 @@ codes and vectors as one: a recipe trains alike whatever the number of shards. T
 over the stored vectors, found once and the same for all.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -70,8 +71,10 @@ def prepare(corpus: str | None, queries: Path | None, n_shards: int) -> Ground:
         n_shards: of the index that Shoal serves.
     """
     if corpus is None:
-        corpus = str(SHARED / "wordnet") if (SHARED / "wordnet").exists() else "python-docs"
-    name = re.sub(r"[^a-z0-9_-]", "-", Path(corpus).name.lower())[:64]
+        name = "wordnet" if (SHARED / "wordnet").exists() else "python-docs"
+        corpus = str(SHARED / name) if name == "wordnet" else name
+    else:
+        name = _name_of(corpus)
     encoded = encoded_corpus([corpus], name)
     served = build(encoded, n_shards=n_shards)
     manifest = manifest_of(served)
@@ -95,6 +98,17 @@ def prepare(corpus: str | None, queries: Path | None, n_shards: int) -> Ground:
         vectors_file=str(vectors_file),
         truth=_truth(single, vectors),
     )
+
+
+def _name_of(corpus: str) -> str:
+    """As an index may be named; another file of the same name, or a changed one, has another."""
+    path = Path(corpus)
+    name = re.sub(r"[^a-z0-9_-]", "-", path.name.lower())
+    if not path.exists():
+        return name[:64]
+    seen = path.stat()
+    words = f"{path.resolve()} {seen.st_size} {seen.st_mtime_ns}"
+    return f"{name[:55]}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
 
 
 def _questions(queries: Path | None, index_dir: Path) -> tuple[tuple[str, ...], str]:

@@ -61,7 +61,9 @@ def add_gradients(
     questions = _Side(
         [pair.question for pair in batch.pairs[own_pairs]], encode_questions, chunk_size
     )
-    passages = _Side(batch.passages[own_passages], encode_passages, chunk_size)
+    # a batch whose pairs share their passages may have fewer of them than there are processes
+    nothing = questions.vectors[:0]
+    passages = _Side(batch.passages[own_passages], encode_passages, chunk_size, empty=nothing)
 
     all_questions = world.gather_rows(questions.vectors, [s.stop - s.start for s in pair_slices])
     all_passages = world.gather_rows(passages.vectors, [s.stop - s.start for s in passage_slices])
@@ -77,13 +79,27 @@ def add_gradients(
 
 
 class _Side(Generic[Text]):
-    """One tower's texts of a batch: their vectors now, their gradients later."""
+    """One tower's texts of a batch: their vectors now, their gradients later.
 
-    def __init__(self, texts: Sequence[Text], encode: Encode[Text], chunk_size: int) -> None:
+    `empty` (0, dim) are the vectors of no texts.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[Text],
+        encode: Encode[Text],
+        chunk_size: int,
+        *,
+        empty: Tensor | None = None,
+    ) -> None:
         self._encode = encode
         self._chunks = [texts[i : i + chunk_size] for i in range(0, len(texts), chunk_size)]
         self._whole: Tensor | None = None
         self._randomness: list[_Randomness] = []
+        if not texts:
+            assert empty is not None  # a process without questions is refused before
+            self.vectors = empty
+            return
         if len(self._chunks) == 1:
             self._whole = encode(self._chunks[0])
             self.vectors = self._whole.detach()

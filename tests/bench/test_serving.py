@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from functools import cache
 from html.parser import HTMLParser
-from itertools import groupby
+from itertools import count, groupby
 
 import numpy as np
 import pytest
@@ -169,6 +169,24 @@ async def test_nothing_begins_for_which_there_is_no_time():
     assert {cell.failure for cell in result.cells} == {"not run: the time was over"}
     assert all(knee.found is None and knee.failure for knee in result.knees)
     assert "failed" in markdown(result)
+
+
+async def test_what_happened_before_the_time_was_over_stays(monkeypatch):
+    """A cell that failed keeps its reason, and a round that couldn't be run again its figures."""
+    n_allowed = count()
+    monkeypatch.setattr(Clock, "allows", lambda *_: next(n_allowed) < 2)
+    dead, lagging = Scripted(breaks_after=0), Scripted(n_lagging=1)
+    load = Load(kind="text", clients=1)
+    first, second = (turn.contestant for turn in turns(LOADS, 2, RULES.seed)[:2])
+    assert turns(LOADS, 2, RULES.seed)[0].load == load
+    told = []
+    lanes = scripted(**{f"{first}/text": dead, f"{second}/text": lagging})
+    cells = await run_closed(lanes, {}, RULES, Clock(until_s=0.0), told.append)
+    found = {cell.contestant: cell for cell in cells if cell.load == load}
+    assert found[first].failure == "every call failed: 7 UNAVAILABLE"
+    assert (len(found[second].reports), found[second].n_again) == (1, 0)
+    assert found[second].reports[0].generator.fault == "it was late"
+    assert sum(line.endswith("not run: the time was over") for line in told) == len(told) - 2
 
 
 async def test_a_search_that_time_ends_is_a_lower_bound():

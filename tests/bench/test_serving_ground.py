@@ -1,6 +1,7 @@
 """What the comparison stands on: the same passages, vectors and questions for everybody."""
 
 import asyncio
+import re
 from dataclasses import replace
 
 import faiss
@@ -40,6 +41,20 @@ def test_one_file_holds_what_the_shard_does(tmp_path, rng, monkeypatch):
     )
     assert np.array_equal(found, wanted)
     assert len(settings.corpus.read_text().splitlines()) == 800
+
+
+def test_a_corpus_is_kept_under_a_name_of_its_own(tmp_path):
+    """Another file of the same name, or a later one, must not find the first one's vectors."""
+    names = set()
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "My Corpus.jsonl").write_text("{}")
+        names.add(ground._name_of(str(tmp_path / folder / "My Corpus.jsonl")))
+    (tmp_path / "b" / "My Corpus.jsonl").write_text("{} ")
+    names.add(ground._name_of(str(tmp_path / "b" / "My Corpus.jsonl")))
+    assert len(names) == 3
+    assert all(re.fullmatch(r"my-corpus-jsonl-[0-9a-f]{8}", name) for name in names)
+    assert ground._name_of("python-docs") == "python-docs"
 
 
 @pytest.mark.slow

@@ -219,6 +219,11 @@ def test_a_token_is_looked_for_where_ray_does(tmp_path):
     assert not has_ray_token({"RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")}, tmp_path)
 
 
+def test_a_token_that_cannot_be_looked_for_is_none():
+    """HOME may be another user's folder, where asking is an error: Ray would find none either."""
+    assert not has_ray_token({"RAY_AUTH_TOKEN_PATH": "x" * 5_000})
+
+
 def _doctor(environment, *arguments):
     return subprocess.run(
         [sys.executable, "-c", "from deploy.cli.main import main; main()", "doctor", *arguments],

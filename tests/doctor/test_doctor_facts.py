@@ -308,6 +308,9 @@ def test_a_tokens_file_is_told_by_its_first_end(tmp_path):
     (tmp_path / "tokens.yaml").write_text(text)
     seen = read_secret(tmp_path / "tokens.yaml", "tokens")
     assert (seen.entry, seen.expires) == ("first", datetime(2030, 1, 1, tzinfo=UTC))
+    text = with_entry(text, entry_of("ended", new_token(), ["search"], "2020-01-01"))
+    (tmp_path / "tokens.yaml").write_text(text)
+    assert read_secret(tmp_path / "tokens.yaml", "tokens").entry == "first"
     (tmp_path / "tokens.yaml").write_text("tokens: 3\n")
     assert "must hold one list" in read_secret(tmp_path / "tokens.yaml", "tokens").fault
 

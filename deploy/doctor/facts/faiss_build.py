@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from deploy.child import how_ended
+from deploy.doctor.facts.asking import ask
 from shoal.child_environment import import_environment
 
 WHEELS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs", "faiss-gpu-cu11", "faiss-gpu-cu12")
@@ -39,10 +40,7 @@ def read_faiss_build(timeout_s: float = _TIMEOUT_S) -> FaissBuild | None:
         return None
     command = [sys.executable, "-P", "-m", "shard_server.faiss_build"]
     try:
-        child = subprocess.run(  # noqa: S603 -- our own program
-            command, capture_output=True, text=True, timeout=timeout_s, check=False,
-            env={**os.environ, **import_environment()},
-        )  # fmt: skip
+        child = ask(command, timeout_s, {**os.environ, **import_environment()})
     except subprocess.TimeoutExpired:
         return FaissBuild(wheels=wheels, fault=f"it hangs: not loaded within {timeout_s:g} s")
     return parse_answer(wheels, child.returncode, child.stdout)

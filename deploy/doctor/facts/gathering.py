@@ -19,7 +19,7 @@ from deploy.doctor.facts.looking import Unseen, look
 from deploy.doctor.facts.own_processes import OwnProcess, own_processes, pid_of
 from deploy.doctor.facts.packages import read_packages
 from deploy.doctor.facts.processor import read_processor
-from deploy.doctor.facts.ray_processes import auth_mode, ray_processes
+from deploy.doctor.facts.ray_processes import auth_mode, ray_processes, ray_token_file
 from deploy.doctor.facts.record import DEFAULT_PORT, Facts
 from deploy.doctor.facts.sockets import read_listening
 from deploy.index_place import IndexPlace
@@ -56,7 +56,7 @@ def read_facts(question: Question) -> Facts:
         listening=look(unseen, "listening sockets", read_listening, ()),
         ray=look(unseen, "Ray's processes", ray_processes, ()),
         auth_mode=auth_mode(),
-        has_token=has_ray_token(os.environ, Path.home()),
+        has_token=has_ray_token(os.environ),
         processor=look(unseen, "the processor", read_processor, None),
         faiss=look(unseen, "faiss", read_faiss_build, None),
         torch=look(unseen, "torch", read_torch, None),
@@ -76,11 +76,9 @@ def read_facts(question: Question) -> Facts:
     )
 
 
-def has_ray_token(environment: Mapping[str, str], home: Path) -> bool:
+def has_ray_token(environment: Mapping[str, str], home: Path | None = None) -> bool:
     """Whether Ray would find a token: in the environment, a file it names, or its own place."""
-    path = environment.get("RAY_AUTH_TOKEN_PATH")
-    token_file = Path(path) if path else home / ".ray" / "auth_token"
-    return bool(environment.get("RAY_AUTH_TOKEN")) or token_file.is_file()
+    return bool(environment.get("RAY_AUTH_TOKEN")) or ray_token_file(environment, home) is not None
 
 
 def _cluster(question: Question) -> ClusterFacts | None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.doctor.facts.asking import ask
 from deploy.doctor.facts.faiss_build import installed
 from deploy.gpus import gpus_here
 from shoal.errors import UnavailableError
@@ -93,9 +94,7 @@ def _ask_smi() -> str:
         raise UnavailableError("nvidia-smi is not there")
     command = [program, f"--query-gpu={_ASK}", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(  # noqa: S603 -- found by name, on purpose
-            command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-        )
+        done = ask(command, _TIMEOUT_S)
     except subprocess.TimeoutExpired:
         raise UnavailableError(f"nvidia-smi did not answer in {_TIMEOUT_S:g} s") from None
     except OSError as failure:

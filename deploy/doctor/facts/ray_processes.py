@@ -106,6 +106,16 @@ def auth_mode(environment: Mapping[str, str] = os.environ) -> str:
     return environment.get(AUTH_MODE, "").strip().lower()
 
 
+def ray_token_file(environment: Mapping[str, str], home: Path | None = None) -> Path | None:
+    """The file that Ray takes its token from; None where this user can find none."""
+    told = environment.get("RAY_AUTH_TOKEN_PATH")
+    try:
+        file = Path(told) if told else (home or Path.home()) / ".ray" / "auth_token"
+        return file if file.is_file() else None
+    except (OSError, RuntimeError):  # another user's home, or a user who has none
+        return None
+
+
 def encrypts(environment: Mapping[str, str]) -> bool:
     """Whether RAY_USE_TLS is on, as Ray reads it."""
     return environment.get("RAY_USE_TLS", "0").lower() in {"1", "true"}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from deploy.doctor.facts.own_processes import OwnProcess
+from deploy.doctor.facts.ray_processes import ray_token_file
 from deploy.state import ClusterState
 from shoal.errors import ShoalError
 from shoal.rpc.certificates import CertificateFiles, check_certificates, describe_certificate
@@ -32,8 +33,8 @@ _FLAGS: dict[str, Kind] = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretFile:
     """`mode` are its permission bits, less those that a folder above it takes away. `fault` says
-    why it can't serve; `expires` is when the certificate, or the first of a tokens file's entries
-    to end, does: its `entry`; None for never.
+    why it can't serve; `expires` is when the certificate, or the next of a tokens file's entries
+    to end, does: its `entry`; one that has ended where no other will; None for never.
     """
 
     path: str
@@ -65,9 +66,7 @@ def read_secrets(
     for name, kind in (("SHOAL_TOKEN_FILE", "token"), ("SHOAL_TLS_KEY", "key")):
         if environment.get(name):
             paths[Path(environment[name])] = kind  # type: ignore[assignment]
-    ray = environment.get("RAY_AUTH_TOKEN_PATH")
-    ray_token = Path(ray) if ray else (home or Path.home()) / ".ray" / "auth_token"
-    if ray_token.is_file():
+    if ray_token := ray_token_file(environment, home):
         paths[ray_token] = "token"
     found = [read_secret(path, kind) for path, kind in paths.items()]
     return (*found, *(read_certificate(path, key) for path, key in pairs.items()))
@@ -84,9 +83,12 @@ def read_secret(path: Path, kind: Kind) -> SecretFile:
         grants = read_tokens(path)
     except ShoalError as failure:
         return SecretFile(path=str(path), kind=kind, mode=mode, fault=failure.message)
-    first = min(grants, key=lambda grant: grant.expires_s, default=None)
-    if first is None or first.expires_s == float("inf"):
+    ending = [grant for grant in grants if grant.expires_s < float("inf")]
+    if not ending:
         return SecretFile(path=str(path), kind=kind, mode=mode)
+    # one that has ended must not hide the next
+    now_s = datetime.now(UTC).timestamp()
+    first = min(ending, key=lambda grant: (grant.expires_s <= now_s, grant.expires_s))
     expires = datetime.fromtimestamp(first.expires_s, UTC)
     return SecretFile(path=str(path), kind=kind, mode=mode, expires=expires, entry=first.name)
 

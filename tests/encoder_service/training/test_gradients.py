@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -157,6 +157,50 @@ def test_activations_computed_again_give_the_same_gradient(bert_like, language):
     _, found = gradients(thrifty, batch, 64)
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told(World):
+    """One of several processes, told what the others would tell it: by how many rows, the rows."""
+
+    whole: dict[int, torch.Tensor]
+
+    def gather_rows(self, own, n_rows):
+        start = sum(n_rows[: self.rank])
+        expected = self.whole[sum(n_rows)]
+        torch.testing.assert_close(own, expected[start : start + n_rows[self.rank]])
+        return expected
+
+
+def test_a_process_without_passages_takes_part(bert_like, language):
+    """Six questions of two passages, three processes: one of them has questions alone, and the
+    sum of all shares is still the gradient of the batch.
+    """
+    first, second, *_ = language(6, seed=3)
+    pairs = [replace(p, question=f"{p.question} {i}") for i in range(3) for p in (first, second)]
+    batch = make_batch(pairs, n_hard_negatives=0)
+    assert (len(batch.pairs), len(batch.passages)) == (6, 2)
+    towers = load(bert_like)
+    towers.evaluate()
+    _, expected = plain_gradients(towers, batch)
+    with torch.no_grad():
+        whole = {
+            6: towers.encode_questions([pair.question for pair in batch.pairs]),
+            2: towers.encode_passages(batch.passages),
+        }
+    for _, parameter in towers.named_parameters():
+        parameter.grad = None
+    for rank in range(3):
+        add_gradients(
+            batch, towers.encode_questions, towers.encode_passages,
+            Told(rank=rank, size=3, whole=whole), temperature=TEMPERATURE, chunk_size=64,
+        )  # fmt: skip
+    scale = max(float(g.abs().max()) for g in expected.values())
+    found = dict(towers.named_parameters())
+    for name, gradient in expected.items():
+        torch.testing.assert_close(
+            found[name].grad, gradient, atol=1e-5 * scale, rtol=1e-4, msg=name
+        )
 
 
 _PROCESS = """
