@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 HEALTH = "/health"
+_RETRIEVE, _SEARCH = "Retrieve", "ConsoleSearch"
+COUNTED_CALLS = frozenset({_RETRIEVE, _SEARCH})
+"""What requests are called in `shoal_requests_total`."""
 
 
 def application(endpoints: Endpoints, doorkeeper: Doorkeeper) -> web.Application:
@@ -34,8 +37,8 @@ def application(endpoints: Endpoints, doorkeeper: Doorkeeper) -> web.Application
     around = _Around(doorkeeper, pages)
     app = web.Application(middlewares=[around.handle], client_max_size=MAX_MESSAGE_BYTES)
     app.add_routes([
-        web.post("/retrieve", endpoints.retrieve, name="Retrieve"),
-        web.post("/api/search", endpoints.search, name="ConsoleSearch"),
+        web.post("/retrieve", endpoints.retrieve, name=_RETRIEVE),
+        web.post("/api/search", endpoints.search, name=_SEARCH),
         web.get("/api/topology", endpoints.topology),
         web.get("/api/calibration", endpoints.calibration),
         web.get("/api/slow", endpoints.slow),

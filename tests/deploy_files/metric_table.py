@@ -10,6 +10,7 @@ import grpc
 from prometheus_client.metrics import MetricWrapperBase
 
 from router.live_recall import Reason
+from router.http.app import COUNTED_CALLS
 from router.outcomes import Outcome
 from router.standing import Cause, State
 from router.standing_gauges import StandingGauges
@@ -50,7 +51,7 @@ def closed_sets() -> dict[str, frozenset[str]]:
         "stage": frozenset(metrics.STAGES),
         "coverage": frozenset(metrics.COVERAGES),
         "result": frozenset(metrics.CACHE_RESULTS),
-        "rpc": frozenset(rpcs) | {"refused"},
+        "rpc": frozenset(rpcs) | COUNTED_CALLS | {"refused"},
         "code": frozenset(code.name for code in grpc.StatusCode) | frozenset(metrics.SHARD_CODES),
         "reason": frozenset(get_args(Reason)),
         "cause": frozenset(cause.value for cause in Cause),
