@@ -9,8 +9,8 @@ from typing import Any, get_args
 import grpc
 from prometheus_client.metrics import MetricWrapperBase
 
-from router.live_recall import Reason
 from router.http.app import COUNTED_CALLS
+from router.live_recall import Reason
 from router.outcomes import Outcome
 from router.standing import Cause, State
 from router.standing_gauges import StandingGauges
