@@ -15,6 +15,7 @@ import numpy as np
 from shard_server.building.encode import kept_bytes
 from shard_server.building.fill import FilledSegment, adopt_segment, fill_shards
 from shard_server.building.float32 import (
+    Encoded,
     WholeTexts,
     adopt_float32,
     check_keepable,
@@ -28,6 +29,7 @@ from shard_server.building.recipe import Recipe
 from shard_server.building.segments import SplitJob
 from shard_server.building.space import room_for, room_to_read
 from shard_server.building.stage import PassageEncode, StagedCorpus, stage_corpus
+from shard_server.building.staging import Staging
 from shard_server.building.train import Trained
 from shard_server.building.vectors import read_trained
 from shard_server.building.workspace import Workspace, open_workspace
@@ -93,15 +95,7 @@ def add_passages(
             staging, staged, recipe, n_sample=0, dim=live.dim, kept=n_there, beside=beside
         ):
             encoded = encode_keeping(staged, staging, encode, whole, chunk_size=chunk_size)
-            job = SplitJob(
-                staged=staged,
-                vectors=encoded.path,
-                dim=live.dim,
-                n_shards=len(live.shards),
-                metric=live.metric,
-                first_ordinal=live.next_ordinal,
-            )
-            segments = fill_shards(job, trained, staging, vectors_from=encoded.origin)
+            segments = _fill(staging, live, staged, encoded, trained)
             kept = _supersede(workspace, live, known)
             added = adopt_float32(workspace, encoded.float32, staged.n_passages)
             float32 = (*live.float32, *added) if added else ()
@@ -175,6 +169,24 @@ def _known_already(live: Manifest, known: tuple[KnownPassage, ...]) -> CorpusErr
         f"{first.where}: id {first.id!r} is in version {live.version} of index {live.name!r} "
         f"already{others}; leave out what is there, or --replace it"
     )
+
+
+def _fill(
+    staging: Staging,
+    live: Manifest,
+    staged: StagedCorpus,
+    encoded: Encoded,
+    trained: Trained | None,
+) -> list[FilledSegment]:
+    job = SplitJob(
+        staged=staged,
+        vectors=encoded.path,
+        dim=live.dim,
+        n_shards=len(live.shards),
+        metric=live.metric,
+        first_ordinal=live.next_ordinal,
+    )
+    return fill_shards(job, trained, staging, vectors_from=encoded.origin)
 
 
 def _supersede(

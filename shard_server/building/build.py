@@ -21,6 +21,7 @@ from shard_server.building.encode import kept_bytes
 from shard_server.building.executor import HERE, Executor
 from shard_server.building.fill import adopt_segment, fill_shards
 from shard_server.building.float32 import (
+    Encoded,
     WholeTexts,
     adopt_float32,
     check_keepable,
@@ -130,18 +131,7 @@ def build_index(
             )
             vectors = open_vectors(encoded.path, encode.dim)
             trained = _train(staging, vectors, encoded.origin, recipe, n_sample, options)
-            job = SplitJob(
-                staged=staged,
-                vectors=encoded.path,
-                dim=encode.dim,
-                n_shards=options.n_shards,
-                metric=options.metric,
-                first_ordinal=_first_ordinal(workspace),
-            )
-            segments = fill_shards(
-                job, trained, staging, vectors_from=encoded.origin, executor=executor
-            )
-            shards = tuple(Shard(segments=adopt_segment(workspace, part)) for part in segments)
+            shards = _fill(workspace, staged, encoded, trained, options, executor)
             unrounded = adopt_float32(workspace, encoded.float32, staged.n_passages)
             manifest = _describe(
                 workspace, staged, encode, options, recipe, trained, shards, unrounded
@@ -225,6 +215,28 @@ def _train(
         sha256=output.files[TRAINED_FILE].sha256,
         output=output,
     )
+
+
+def _fill(
+    workspace: Workspace,
+    staged: StagedCorpus,
+    encoded: Encoded,
+    trained: Trained | None,
+    options: BuildOptions,
+    executor: Executor,
+) -> tuple[Shard, ...]:
+    job = SplitJob(
+        staged=staged,
+        vectors=encoded.path,
+        dim=encoded.dim,
+        n_shards=options.n_shards,
+        metric=options.metric,
+        first_ordinal=_first_ordinal(workspace),
+    )
+    segments = fill_shards(
+        job, trained, workspace.staging, vectors_from=encoded.origin, executor=executor
+    )
+    return tuple(Shard(segments=adopt_segment(workspace, segment)) for segment in segments)
 
 
 def _describe(

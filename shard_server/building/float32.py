@@ -59,11 +59,12 @@ def float32_bytes(n_passages: int, dim: int, whole: WholeTexts | None) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
-    """The corpus's vectors: float16 rows at `path`, and what they depend on; `float32` is what
-    `adopt_float32` takes into the index, None where it was not asked for.
+    """The corpus's vectors: float16 rows of `dim` at `path`, and what they depend on; `float32` is
+    what `adopt_float32` takes into the index, None where it was not asked for.
     """
 
     path: Path
+    dim: int
     origin: Mapping[str, Any]
     float32: Output | None
 
@@ -88,12 +89,12 @@ def encode_keeping(
     )
     origin = vectors_from(path, staged, encode, chunk_size)
     if whole is None:
-        return Encoded(path=path, origin=origin, float32=None)
+        return Encoded(path=path, dim=encode.dim, origin=origin, float32=None)
     write = partial(_write, path, staged, staging, whole, encode.dim, chunk_size)
     output, was_there = staging.make("float32", {"vectors": origin}, write)
     if was_there:
         staging.progress("kept float32", staged.n_passages, staged.n_passages)
-    return Encoded(path=path, origin=origin, float32=output)
+    return Encoded(path=path, dim=encode.dim, origin=origin, float32=output)
 
 
 def adopt_float32(
