@@ -4,7 +4,7 @@ A chunk is tokenized at once and cut into batches of similar length. On a CPU wh
 from it, batches run side by side on a core each: no pass then waits for its slowest thread.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -39,6 +39,11 @@ class PassageEncoder:
         """Vectors (n, dim) of passages, in their order; an empty title is none."""
         return self._encode(self._encoder.tokenize(texts, Role.PASSAGE, titles), Role.PASSAGE)
 
+    def cuts(self, titles: Sequence[str], texts: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Which passages are longer than the model is asked to read, (n,)."""
+        tokenized = self._encoder.tokenize(texts, Role.PASSAGE, titles)
+        return np.array([text.truncated for text in tokenized], dtype=np.bool_)
+
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """Vectors (n, dim) of questions, in their order."""
         return self._encode(self._encoder.tokenize(texts, Role.QUERY), Role.QUERY)
@@ -57,3 +62,15 @@ class PassageEncoder:
             for _ in streams.map(run, batches):
                 pass
         return vectors
+
+
+class WholeTexts:
+    """Which passages an encoder cuts, and the same model reading on, which `load` loads."""
+
+    def __init__(self, encoder: PassageEncoder, load: Callable[[], DualEncoder]) -> None:
+        self.cuts = encoder.cuts
+        self._load = load
+
+    def open(self) -> PassageEncoder:
+        """Loads it."""
+        return PassageEncoder(self._load())

@@ -8,7 +8,6 @@ import typer
 
 from deploy.cli import flags
 from deploy.cli.output import counted, progress, write, write_json
-from deploy.cli.sources import told_model
 from deploy.cli.unfinished import telling_what_is_kept
 from shoal.errors import ConfigError
 
@@ -38,9 +37,7 @@ def add(
     as_json: flags.Json = False,
 ) -> None:
     """Make a new version of an index with more passages; nothing is encoded again."""
-    from deploy.cli.sources import absolute_model
-    from encoder_service.bulk import PassageEncoder
-    from encoder_service.model import load_encoder
+    from deploy.cli.sources import absolute_model, load_passage_encoder
     from shard_server.building.add import add_passages
     from shard_server.building.read import read_corpus
     from shoal.formats.versions import load_manifest
@@ -50,17 +47,17 @@ def add(
         raise ConfigError(f"index {live.name!r} is one of bare vectors; text can't be added to it")
     begun_s = time.monotonic()
     model = absolute_model(model or live.encoder.model)
-    encoder = load_encoder(model, device=device)
-    told_model(model, begun_s)
+    encoder, whole = load_passage_encoder(model, device, keep_float32=bool(live.float32))
     passages = itertools.chain.from_iterable(read_corpus(source) for source in corpus)
     with telling_what_is_kept(index), progress() as show:
         manifest = add_passages(
             index,
             passages,
-            PassageEncoder(encoder),
+            encoder,
             show,
             replace_known=replace,
             restart=restart,
+            keep_float32=whole,
         )
     took_s = time.monotonic() - begun_s
     n_added = manifest.n_rows - live.n_rows

@@ -73,8 +73,9 @@ def evaluate(
     ] = False,
     float32: Annotated[
         Path | None,
-        typer.Option("--float32", metavar="FOLDER", help="With --waterfall: also from unrounded "
-                     "vectors of whole texts, encoded once and kept here."),
+        typer.Option("--float32", metavar="FOLDER", help="With --waterfall: encode the passages "
+                     "again, unrounded and whole, and keep that here; an index built with "
+                     "--keep-float32 brings its own."),
     ] = None,
     png: Annotated[
         Path | None, typer.Option("--png", help="With --waterfall: draw it into this file.")

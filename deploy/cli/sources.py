@@ -8,6 +8,7 @@ import itertools
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from deploy.cli.output import note
 from shoal.errors import ConfigError
 
 if TYPE_CHECKING:
+    from encoder_service.bulk import PassageEncoder
+    from shard_server.building.float32 import WholeTexts
     from shard_server.building.passage import Passage
     from shard_server.building.stage import PassageEncode
     from shoal.formats.manifest import Metric
@@ -26,13 +29,15 @@ DEFAULT_METRIC: "Metric" = "inner_product"
 class Source:
     """Passages and what makes their vectors.
 
-    `metric` and `n_shards` are the defaults that the source suggests.
+    `metric` and `n_shards` are the defaults that the source suggests; `whole` is for whoever keeps
+    float32.
     """
 
     passages: "Iterable[Passage]"
     encode: "PassageEncode"
     metric: "Metric" = DEFAULT_METRIC
     n_shards: int = 1
+    whole: "WholeTexts | None" = None
 
 
 def open_source(
@@ -42,6 +47,7 @@ def open_source(
     from_index: Path | None,
     model: str,
     device: str,
+    keep_float32: bool = False,
 ) -> Source:
     """The one source that was named.
 
@@ -51,10 +57,16 @@ def open_source(
         from_index: folder of an index to take passages and vectors from.
         model: encodes the corpus where there are no vectors.
         device: where it encodes.
+        keep_float32: encode in float32, and know what is cut.
 
     Raises:
         ConfigError: no source, or two that exclude each other.
     """
+    if keep_float32 and (from_index is not None or vectors is not None):
+        raise ConfigError(
+            "--keep-float32 keeps what the encoder makes of a --corpus; --vectors and --from "
+            "encode nothing"
+        )
     if from_index is not None:
         if corpus or vectors:
             raise ConfigError("--from takes passages and vectors from an index; give it alone")
@@ -63,7 +75,7 @@ def open_source(
         return _given(vectors, corpus)
     if not corpus:
         raise ConfigError("nothing to build from: give --corpus PATH, --vectors FILE or --from DIR")
-    return _encoded(corpus, model, device)
+    return _encoded(corpus, model, device, keep_float32=keep_float32)
 
 
 def told_model(model: str, begun_s: float) -> None:
@@ -71,14 +83,26 @@ def told_model(model: str, begun_s: float) -> None:
     note(f"model {model}: loaded in {time.monotonic() - begun_s:.1f} s")
 
 
-def _encoded(corpus: Sequence[str], model: str, device: str) -> Source:
-    from encoder_service.bulk import PassageEncoder
+def load_passage_encoder(
+    model: str, device: str, *, keep_float32: bool
+) -> "tuple[PassageEncoder, WholeTexts | None]":
+    """The encoder of passages, in float32 where that is kept, and then what it cuts as well."""
+    from encoder_service.bulk import PassageEncoder, WholeTexts
     from encoder_service.model import load_encoder
 
     begun_s = time.monotonic()
-    encoder = PassageEncoder(load_encoder(model, device=device))
+    dtype = "float32" if keep_float32 else "auto"
+    encoder = PassageEncoder(load_encoder(model, device=device, dtype=dtype))
     told_model(model, begun_s)
-    return Source(passages=_read(corpus), encode=encoder)
+    if not keep_float32:
+        return encoder, None
+    load_whole = partial(load_encoder, model, device=device, dtype=dtype, whole_texts=True)
+    return encoder, WholeTexts(encoder, load_whole)
+
+
+def _encoded(corpus: Sequence[str], model: str, device: str, *, keep_float32: bool) -> Source:
+    encoder, whole = load_passage_encoder(model, device, keep_float32=keep_float32)
+    return Source(passages=_read(corpus), encode=encoder, whole=whole)
 
 
 def _given(vectors: str, corpus: Sequence[str]) -> Source:

@@ -44,7 +44,13 @@ RayAddress = Annotated[
 
 @contextmanager
 def executor(
-    *, on: Place, encoders: int | None, ray_address: str | None, model: str, device: str
+    *,
+    on: Place,
+    encoders: int | None,
+    ray_address: str | None,
+    model: str,
+    device: str,
+    keep_float32: bool = False,
 ) -> "Iterator[Executor]":
     """What runs the stages of a build.
 
@@ -72,6 +78,7 @@ def executor(
         device="cpu" if device == "cpu" else "auto",
         n_encoders=encoders,
         ray_address=ray_address,
+        dtype="float32" if keep_float32 else "auto",
         note=note,
     ) as executor:
         yield executor

@@ -3,7 +3,8 @@
 Levels, each with one thing changed: whole texts in float32 → cut as the index cuts them → rounded
 to float16 → the vectors that the index stores → its codes alone over all lists → n_probe →
 candidates rescored → each shard its share of them → the shards and the n_probe of each call as it
-was answered → the answers themselves. The first three need `float32`; an exact search has no codes.
+was answered → the answers themselves. The first three need float32 vectors, which the index keeps
+or which are encoded again; an exact search has no codes.
 """
 
 import hashlib
@@ -93,7 +94,8 @@ def explain(
         report: what the cluster scored.
         loaders: of the index's encoder.
         exact: whether the cluster was asked for an exact search.
-        float32_dir: keeps float32 vectors; None begins with the stored vectors.
+        float32_dir: keeps float32 vectors that are encoded again; None takes those that the index
+            keeps, and else begins with the stored vectors.
         progress: told of what is encoded and of "search" levels.
 
     Raises:
@@ -109,10 +111,13 @@ def explain(
     engine = _engine(index_dir, stored)
     metrics = parse_metrics(tuple(report.metrics))
     ladder = _Ladder(metrics=metrics, questions=questions, passages=passages)
-    if float32_dir is not None:
-        float32.prepare(float32_dir, _identity(manifest.encoder, passages))
+    if float32_dir is not None or manifest.float32:
         whole = loaders.whole(manifest.encoder)
-        vectors = float32.encode_again(float32_dir, passages, encoder, whole, progress)
+        if float32_dir is not None:
+            float32.prepare(float32_dir, _identity(manifest.encoder, passages))
+            vectors = float32.encode_again(float32_dir, passages, encoder, whole, progress)
+        else:
+            vectors = float32.open_kept(index_dir, manifest)
         whole_queries = whole.encode_queries(texts)
         _unrounded(ladder, vectors, whole_queries, query_vectors, report.k, manifest)
     ladder.add(

@@ -1,4 +1,4 @@
-"""Passages encoded again in float32, unrounded: as the index cuts them, and whole.
+"""Passages in float32, unrounded: as the index cuts them, and whole; kept by it, or encoded again.
 
 Rule: encoding takes long, so it is kept in a folder, chunk by chunk, and goes on where it was; what
 belongs to another index or model is refused. A passage that was not cut is encoded once for both.
@@ -8,14 +8,16 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from shoal.errors import ConfigError
+from shoal.errors import ConfigError, IndexFormatError
 from shoal.evaluation.rankings import Found
 from shoal.formats.files import guard_storage, write_durably
+from shoal.formats.manifest import FileEntry, Manifest
+from shoal.formats.versions import check_file
 from shoal.vectors import Matrix
 
 _CHUNK = 4_096
@@ -49,6 +51,30 @@ class Float32Vectors:
         vectors = np.array(self.cut)
         vectors[self.whole_rows] = self.whole
         return vectors
+
+
+def open_kept(index_dir: Path, manifest: Manifest) -> Float32Vectors:
+    """What `index build --keep-float32` and additions kept; not of an index that keeps nothing.
+
+    Raises:
+        IndexFormatError: a file that is missing, altered or of another shape.
+    """
+    cut, rows, whole = [], [], []
+    start = 0
+    for part in manifest.float32:
+        shape = (part.n_rows, manifest.dim)
+        cut.append(_of_index(index_dir, part.cut, np.float32, shape))
+        if part.whole_rows is not None and part.whole is not None:
+            of_part = _of_index(index_dir, part.whole_rows, np.int64, None)
+            shape = (len(of_part), manifest.dim)
+            whole.append(_of_index(index_dir, part.whole, np.float32, shape))
+            rows.append(start + of_part)
+        start += part.n_rows
+    return Float32Vectors(
+        cut=cut[0] if len(cut) == 1 else np.concatenate(cut),
+        whole_rows=np.concatenate([*rows, np.empty(0, dtype=np.int64)]),
+        whole=np.concatenate([*whole, np.empty((0, manifest.dim), dtype=np.float32)]),
+    )
 
 
 def prepare(folder: Path, about: str) -> None:
@@ -138,6 +164,22 @@ def _mapped(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
     if vectors.shape != shape or vectors.dtype != np.float32:
         raise ConfigError(f"{path}: {vectors.dtype} {vectors.shape}, expected float32 {shape}")
     return vectors
+
+
+def _of_index(
+    index_dir: Path, entry: FileEntry, dtype: type, shape: tuple[int, int] | None
+) -> npt.NDArray[Any]:
+    path = check_file(index_dir, entry)
+    try:
+        table: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise IndexFormatError(f"{path}: no .npy: {error}") from None
+    wanted = shape or (table.size,)
+    if table.dtype != dtype or table.shape != wanted:
+        raise IndexFormatError(
+            f"{path}: {table.dtype} {table.shape}, expected {np.dtype(dtype)} {wanted}"
+        )
+    return table
 
 
 def _chunks(passages: Sequence[Found]) -> Iterator[Sequence[Found]]:

@@ -7,7 +7,6 @@ import numpy.typing as npt
 
 from encoder_service.bulk import PassageEncoder
 from encoder_service.model import DualEncoder, load_encoder
-from encoder_service.roles import Role
 from shoal.contract import EncoderContract, disagreement
 from shoal.errors import ConfigError
 from shoal.vectors import Matrix
@@ -17,7 +16,6 @@ class Offline:
     """A dual encoder as `explain.OfflineEncoder` wants it."""
 
     def __init__(self, encoder: DualEncoder) -> None:
-        self._encoder = encoder
         self._bulk = PassageEncoder(encoder)
         self.contract = encoder.contract
         self.dim = self._bulk.dim
@@ -32,8 +30,7 @@ class Offline:
 
     def cuts(self, titles: Sequence[str], texts: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Which passages are cut, (n,)."""
-        tokenized = self._encoder.tokenize(texts, Role.PASSAGE, titles)
-        return np.array([text.truncated for text in tokenized], dtype=np.bool_)
+        return self._bulk.cuts(titles, texts)
 
 
 def open_offline(recorded: EncoderContract, device: str, *, whole_texts: bool) -> Offline:

@@ -12,8 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from shard_server.building.encode import encode_corpus, kept_bytes, vectors_from
+from shard_server.building.encode import kept_bytes
 from shard_server.building.fill import FilledSegment, adopt_segment, fill_shards
+from shard_server.building.float32 import (
+    Encoded,
+    WholeTexts,
+    adopt_float32,
+    check_keepable,
+    encode_keeping,
+    float32_bytes,
+)
 from shard_server.building.known import KnownPassage, deleted_rows, find_known
 from shard_server.building.passage import Passage
 from shard_server.building.progress import Progress, silent
@@ -21,6 +29,7 @@ from shard_server.building.recipe import Recipe
 from shard_server.building.segments import SplitJob
 from shard_server.building.space import room_for, room_to_read
 from shard_server.building.stage import PassageEncode, StagedCorpus, stage_corpus
+from shard_server.building.staging import Staging
 from shard_server.building.train import Trained
 from shard_server.building.vectors import read_trained
 from shard_server.building.workspace import Workspace, open_workspace
@@ -28,7 +37,7 @@ from shoal import __version__
 from shoal.contract import lowest_cosine
 from shoal.errors import ConfigError, CorpusError
 from shoal.formats.deleted import write_deleted
-from shoal.formats.manifest import Manifest, Segment, Shard
+from shoal.formats.manifest import Float32Files, Manifest, Segment, Shard
 from shoal.formats.versions import check_file, commit_version, read_current
 
 CHUNK_SIZE = 1_024
@@ -45,12 +54,14 @@ def add_passages(
     replace_known: bool = False,
     restart: bool = False,
     chunk_size: int = CHUNK_SIZE,
+    keep_float32: WholeTexts | None = None,
 ) -> Manifest:
     """Make the live version with `passages` added the live one; returns its manifest.
 
     With `replace_known`, a passage whose id the index has supersedes the one that is there. An
     interrupted addition of the same passages is gone on with, unless `restart`. `chunk_size` is the
-    passages that one call encodes.
+    passages that one call encodes. An index that keeps float32 vectors keeps them of all passages
+    or of none: without `keep_float32` the new version has none.
 
     Raises:
         CorpusError: a fault in the corpus, with file:line; an id that the index has already.
@@ -74,22 +85,21 @@ def add_passages(
                 "replaced; build the index again"
             )
         staging = workspace.staging
+        whole = keep_float32 if live.float32 else None
+        if whole is not None:
+            check_keepable(encode)
         recipe = Recipe.parse(live.recipe, live.dim)
-        n_there = kept_bytes(staged, staging, encode, chunk_size)
-        with room_for(staging, staged, recipe, n_sample=0, dim=live.dim, kept=n_there):
-            path = encode_corpus(staged, staging, encode, chunk_size=chunk_size)
-            job = SplitJob(
-                staged=staged,
-                vectors=path,
-                dim=live.dim,
-                n_shards=len(live.shards),
-                metric=live.metric,
-                first_ordinal=live.next_ordinal,
-            )
-            origin = vectors_from(path, staged, encode, chunk_size)
-            segments = fill_shards(job, trained, staging, vectors_from=origin)
+        n_there = kept_bytes(staged, staging, encode, chunk_size, keep_float32=whole is not None)
+        beside = float32_bytes(staged.n_passages, live.dim, whole)
+        with room_for(
+            staging, staged, recipe, n_sample=0, dim=live.dim, kept=n_there, beside=beside
+        ):
+            encoded = encode_keeping(staged, staging, encode, whole, chunk_size=chunk_size)
+            segments = _fill(staging, live, staged, encoded, trained)
             kept = _supersede(workspace, live, known)
-            manifest = _extend(workspace, live, kept, staged, segments)
+            added = adopt_float32(workspace, encoded.float32, staged.n_passages)
+            float32 = (*live.float32, *added) if added else ()
+            manifest = _extend(workspace, live, kept, staged, segments, float32)
             commit_version(index_dir, manifest)
     return manifest
 
@@ -161,6 +171,24 @@ def _known_already(live: Manifest, known: tuple[KnownPassage, ...]) -> CorpusErr
     )
 
 
+def _fill(
+    staging: Staging,
+    live: Manifest,
+    staged: StagedCorpus,
+    encoded: Encoded,
+    trained: Trained | None,
+) -> list[FilledSegment]:
+    job = SplitJob(
+        staged=staged,
+        vectors=encoded.path,
+        dim=live.dim,
+        n_shards=len(live.shards),
+        metric=live.metric,
+        first_ordinal=live.next_ordinal,
+    )
+    return fill_shards(job, trained, staging, vectors_from=encoded.origin)
+
+
 def _supersede(
     workspace: Workspace, live: Manifest, known: tuple[KnownPassage, ...]
 ) -> tuple[Shard, ...]:
@@ -209,6 +237,7 @@ def _extend(
     kept: tuple[Shard, ...],
     staged: StagedCorpus,
     segments: Iterable[FilledSegment],
+    float32: tuple[Float32Files, ...],
 ) -> Manifest:
     shards = tuple(
         Shard(segments=(*shard.segments, *adopt_segment(workspace, segment)))
@@ -223,5 +252,6 @@ def _extend(
         "next_ordinal": live.next_ordinal + staged.n_passages,
         "shards": shards,
         "metadata_columns": staged.metadata_columns,
+        "float32": float32,
     }
     return Manifest.model_validate({**dict(live), **changes})

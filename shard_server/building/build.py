@@ -17,9 +17,17 @@ import numpy as np
 import numpy.typing as npt
 
 from shard_server.building.chunk_file import open_vectors
-from shard_server.building.encode import encode_corpus, kept_bytes, vectors_from
+from shard_server.building.encode import kept_bytes
 from shard_server.building.executor import HERE, Executor
 from shard_server.building.fill import adopt_segment, fill_shards
+from shard_server.building.float32 import (
+    Encoded,
+    WholeTexts,
+    adopt_float32,
+    check_keepable,
+    encode_keeping,
+    float32_bytes,
+)
 from shard_server.building.partition import MAX_SHARDS
 from shard_server.building.passage import Passage
 from shard_server.building.progress import Progress, silent
@@ -42,6 +50,7 @@ from shard_server.building.workspace import Workspace, open_workspace
 from shoal import __version__
 from shoal.errors import ConfigError
 from shoal.formats.manifest import (
+    Float32Files,
     Manifest,
     Metric,
     Partition,
@@ -79,11 +88,13 @@ def build_index(
     options: BuildOptions,
     progress: Progress = silent,
     executor: Executor = HERE,
+    keep_float32: WholeTexts | None = None,
 ) -> Manifest:
     """Build the index at `index_dir` and make it live; returns its manifest.
 
     `executor` says where encoding and filling run, and changes nothing else: what one left
-    unfinished, another goes on with.
+    unfinished, another goes on with. With `keep_float32` the vectors are kept beside the index as
+    they were before rounding, and those of whole texts with them.
 
     Raises:
         CorpusError: a fault in the corpus, with file:line.
@@ -92,6 +103,8 @@ def build_index(
         StorageError: the disk is full, read-only or not ours.
     """
     _check(options)
+    if keep_float32 is not None:
+        check_keepable(encode)
     with open_workspace(
         index_dir, overwrite=options.overwrite, restart=options.restart, progress=progress
     ) as workspace:
@@ -106,29 +119,22 @@ def build_index(
             dim=encode.dim,
             target=options.target,
         )
-        n_sample = n_training_vectors(
-            recipe, n_passages=staged.n_passages, at_most=options.max_training_vectors
-        )
-        kept = kept_bytes(staged, staging, encode, options.chunk_size)
-        with room_for(staging, staged, recipe, n_sample=n_sample, dim=encode.dim, kept=kept):
-            path = encode_corpus(
-                staged, staging, encode, chunk_size=options.chunk_size, executor=executor
+        n_sample = _n_sample(staged, recipe, options)
+        size = options.chunk_size
+        kept = kept_bytes(staged, staging, encode, size, keep_float32=keep_float32 is not None)
+        beside = float32_bytes(staged.n_passages, encode.dim, keep_float32)
+        with room_for(
+            staging, staged, recipe, n_sample=n_sample, dim=encode.dim, kept=kept, beside=beside
+        ):
+            encoded = encode_keeping(
+                staged, staging, encode, keep_float32, chunk_size=size, executor=executor
             )
-            origin = vectors_from(path, staged, encode, options.chunk_size)
-            vectors = open_vectors(path, encode.dim)
-            trained = _train(staging, vectors, origin, recipe, n_sample, options)
-            job = SplitJob(
-                staged=staged,
-                vectors=path,
-                dim=encode.dim,
-                n_shards=options.n_shards,
-                metric=options.metric,
-                first_ordinal=_first_ordinal(workspace),
-            )
-            segments = fill_shards(job, trained, staging, vectors_from=origin, executor=executor)
-            shards = tuple(Shard(segments=adopt_segment(workspace, part)) for part in segments)
+            vectors = open_vectors(encoded.path, encode.dim)
+            trained = _train(staging, vectors, encoded.origin, recipe, n_sample, options)
+            shards = _fill(workspace, staged, encoded, trained, options, executor)
+            unrounded = adopt_float32(workspace, encoded.float32, staged.n_passages)
             manifest = _describe(
-                workspace, staged, encode, options, recipe, n_sample, trained, shards
+                workspace, staged, encode, options, recipe, trained, shards, unrounded
             )
             commit_version(index_dir, manifest)
     return manifest
@@ -150,6 +156,12 @@ def _check_name(options: BuildOptions, workspace: Workspace) -> None:
             f"{workspace.index_dir}: holds index {previous.name!r}; its next version can't be "
             f"called {options.name!r}"
         )
+
+
+def _n_sample(staged: StagedCorpus, recipe: Recipe, options: BuildOptions) -> int:
+    return n_training_vectors(
+        recipe, n_passages=staged.n_passages, at_most=options.max_training_vectors
+    )
 
 
 def _first_ordinal(workspace: Workspace) -> int:
@@ -205,15 +217,37 @@ def _train(
     )
 
 
+def _fill(
+    workspace: Workspace,
+    staged: StagedCorpus,
+    encoded: Encoded,
+    trained: Trained | None,
+    options: BuildOptions,
+    executor: Executor,
+) -> tuple[Shard, ...]:
+    job = SplitJob(
+        staged=staged,
+        vectors=encoded.path,
+        dim=encoded.dim,
+        n_shards=options.n_shards,
+        metric=options.metric,
+        first_ordinal=_first_ordinal(workspace),
+    )
+    segments = fill_shards(
+        job, trained, workspace.staging, vectors_from=encoded.origin, executor=executor
+    )
+    return tuple(Shard(segments=adopt_segment(workspace, segment)) for segment in segments)
+
+
 def _describe(
     workspace: Workspace,
     staged: StagedCorpus,
     encode: PassageEncode,
     options: BuildOptions,
     recipe: Recipe,
-    n_sample: int,
     trained: Trained | None,
     shards: tuple[Shard, ...],
+    float32: tuple[Float32Files, ...],
 ) -> Manifest:
     output = trained.output if trained else None
     return Manifest(
@@ -228,13 +262,14 @@ def _describe(
         metric=options.metric,
         recipe=recipe.text,
         n_lists=recipe.n_lists,
-        default_n_probe=recipe.default_n_probe,
+        default_n_probe=recipe.default_n_probe(staged.n_passages),
         seed=options.seed,
-        n_training_vectors=n_sample,
+        n_training_vectors=_n_sample(staged, recipe, options),
         devices=recipe.devices,
         partition=Partition(n_shards=options.n_shards),
         trained=workspace.publish(output, TRAINED_FILE) if output else None,
         shards=shards,
         metadata_columns=staged.metadata_columns,
         encoder=encode.contract,
+        float32=float32,
     )

@@ -1,6 +1,7 @@
 """Encode chunks of the staged corpus: what a build does wherever its encoders run.
 
-Rule: a chunk's vectors are checked, and rounded to float16, where they were made.
+Rule: a chunk's vectors are checked, and rounded to float16, where they were made; whoever keeps
+the encoder's own float32 rounds them later.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from shard_server.building.chunk_file import Chunk, Rows
+from shard_server.building.chunk_file import AnyRows, Chunk
 from shard_server.building.stage import PassageEncode
 from shoal.errors import ConfigError
 
@@ -18,9 +19,10 @@ _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
 def encode_chunks(
-    corpus: Path, chunks: Iterable[Chunk], encode: PassageEncode
-) -> Iterator[tuple[Chunk, Rows]]:
-    """Each of `chunks` of the staged corpus at `corpus`, with its vectors: float16 (n_rows, dim).
+    corpus: Path, chunks: Iterable[Chunk], encode: PassageEncode, *, keep_float32: bool = False
+) -> Iterator[tuple[Chunk, AnyRows]]:
+    """Each of `chunks` of the staged corpus at `corpus`, with its vectors: float16 (n_rows, dim),
+    or float32 with `keep_float32`.
 
     Raises:
         ConfigError: the encoder answered with the wrong shape or with values out of range.
@@ -32,7 +34,7 @@ def encode_chunks(
             titles, texts = part.column("title").to_pylist(), part.column("text").to_pylist()
             vectors = np.asarray(encode(titles, texts))
             _check_vectors(vectors, n_rows=chunk.n_rows, dim=encode.dim)
-            yield chunk, vectors.astype("<f2")
+            yield chunk, vectors.astype("<f4" if keep_float32 else "<f2", copy=False)
 
 
 def _check_vectors(vectors: npt.NDArray[np.float32], *, n_rows: int, dim: int) -> None:

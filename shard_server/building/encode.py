@@ -23,22 +23,26 @@ def encode_corpus(
     *,
     chunk_size: int,
     executor: Executor = HERE,
+    keep_float32: bool = False,
 ) -> Path:
     """Encode what is not encoded yet; returns the file of raw float16 rows in ingestion order.
+
+    With `keep_float32` the encoder's own lie beside them, for `chunk_file.open_float32`.
 
     Raises:
         ConfigError: the encoder answered with the wrong shape or with values out of range.
     """
-    folder = _folder(staged, staging, encode, chunk_size)
+    folder = _folder(staged, staging, encode, chunk_size, keep_float32=keep_float32)
     chunks = plan_chunks((batch.num_rows for batch in staged.batches()), chunk_size)
-    with ChunkFile(folder, encode.dim) as file:
+    with ChunkFile(folder, encode.dim, keep_float32=keep_float32) as file:
         left = file.unfinished(chunks)
         n_done = staged.n_passages - sum(chunk.n_rows for chunk in left)
         if n_done:
             staging.progress("kept encode", n_done, n_done)
         staging.progress("encode", n_done, staged.n_passages)
         if left:
-            for chunk, rows in executor.encode(staged.path, left, encode):
+            done = executor.encode(staged.path, left, encode, keep_float32=keep_float32)
+            for chunk, rows in done:
                 file.put(chunk, rows)
                 n_done += chunk.n_rows
                 staging.progress("encode", n_done, staged.n_passages)
@@ -62,14 +66,19 @@ def inputs_of(staged: StagedCorpus, encode: PassageEncode, chunk_size: int) -> d
 
 
 def kept_bytes(
-    staged: StagedCorpus, staging: Staging, encode: PassageEncode, chunk_size: int
+    staged: StagedCorpus,
+    staging: Staging,
+    encode: PassageEncode,
+    chunk_size: int,
+    *,
+    keep_float32: bool = False,
 ) -> int:
     """Bytes in `staging` that this build need not write again.
 
     Its own vectors, and with them what was made of them; another recipe or number of shards leaves
     some of that unused. Where there are none, nothing there fits this corpus and encoder.
     """
-    inputs = inputs_of(staged, encode, chunk_size)
+    inputs = inputs_of(staged, encode, chunk_size) | _unrounded(keep_float32=keep_float32)
     own = staging.stream_folder(_stage(encode), inputs)
     if not inputs["origin"] or not own.exists():
         return 0
@@ -91,8 +100,15 @@ def vectors_from(
     return inputs
 
 
-def _folder(staged: StagedCorpus, staging: Staging, encode: PassageEncode, chunk_size: int) -> Path:
-    inputs = inputs_of(staged, encode, chunk_size)
+def _folder(
+    staged: StagedCorpus,
+    staging: Staging,
+    encode: PassageEncode,
+    chunk_size: int,
+    *,
+    keep_float32: bool,
+) -> Path:
+    inputs = inputs_of(staged, encode, chunk_size) | _unrounded(keep_float32=keep_float32)
     if inputs["origin"]:
         return staging.stream(_stage(encode), inputs)
     # an encoder that doesn't say who it is may be another one next time
@@ -100,6 +116,11 @@ def _folder(staged: StagedCorpus, staging: Staging, encode: PassageEncode, chunk
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     return folder
+
+
+def _unrounded(*, keep_float32: bool) -> dict[str, Any]:
+    """What sets a file that has float32 beside it apart: rounded chunks don't fit it."""
+    return {"float32": True} if keep_float32 else {}
 
 
 def _stage(encode: PassageEncode) -> str:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from shard_server.building.bring import GivenVectors
 from shard_server.building.chunk_encode import encode_chunks
-from shard_server.building.chunk_file import Chunk, Rows
+from shard_server.building.chunk_file import AnyRows, Chunk
 from shard_server.building.segments import IndexJob, SplitJob, index_shard, split_shards
 from shard_server.building.stage import PassageEncode
 from shard_server.building.staging import Output
@@ -22,9 +22,19 @@ class Executor(Protocol):
     """Runs jobs; failures are those of the functions that do them."""
 
     def encode(
-        self, corpus: Path, chunks: Sequence[Chunk], encode: PassageEncode
-    ) -> Iterator[tuple[Chunk, Rows]]:
-        """Each of the chunks with its vectors, as it is done, in any order."""
+        self,
+        corpus: Path,
+        chunks: Sequence[Chunk],
+        encode: PassageEncode,
+        *,
+        keep_float32: bool = False,
+    ) -> Iterator[tuple[Chunk, AnyRows]]:
+        """Each of the chunks with its vectors, as it is done, in any order: float16, or the
+        encoder's own with `keep_float32`.
+
+        Raises:
+            ConfigError: it can't bring float32.
+        """
 
     def split(self, job: SplitJob, folder: Path, report: Callable[[int], None]) -> None:
         """Make every shard's files in `folder`; `report` is told the passages done so far."""
@@ -39,15 +49,20 @@ class Here:
     """This process, one thing at a time."""
 
     def encode(
-        self, corpus: Path, chunks: Sequence[Chunk], encode: PassageEncode
-    ) -> Iterator[tuple[Chunk, Rows]]:
+        self,
+        corpus: Path,
+        chunks: Sequence[Chunk],
+        encode: PassageEncode,
+        *,
+        keep_float32: bool = False,
+    ) -> Iterator[tuple[Chunk, AnyRows]]:
         """In order."""
         if not isinstance(encode, GivenVectors):
-            yield from encode_chunks(corpus, chunks, encode)
+            yield from encode_chunks(corpus, chunks, encode, keep_float32=keep_float32)
             return
         for chunk in chunks:
             encode.skip_to(chunk.start)
-            yield from encode_chunks(corpus, (chunk,), encode)
+            yield from encode_chunks(corpus, (chunk,), encode, keep_float32=keep_float32)
 
     def split(self, job: SplitJob, folder: Path, report: Callable[[int], None]) -> None:
         """All shards in one pass over the corpus."""

@@ -26,13 +26,14 @@ def inspect_index(index_dir: Path, version: int | None = None) -> dict[str, Any]
         IndexFormatError: a manifest or compressed index that can't be read or was altered.
     """
     manifest = load_manifest(index_dir, version)
-    apart = {"shards", "trained", "encoder", "partition", "format", "min_reader"}
+    apart = {"shards", "trained", "encoder", "partition", "format", "min_reader", "float32"}
     return {
         **manifest.model_dump(mode="json", exclude=apart),
         "current": read_current(index_dir).version,
         "versions": list(list_versions(index_dir)),
         "n_shards": manifest.partition.n_shards,
         "n_bytes": sum(entry.n_bytes for entry in manifest.entries()),
+        "n_float32_bytes": sum(e.n_bytes for part in manifest.float32 for e in part.entries()),
         "encoder": _describe_encoder(manifest.encoder),
         "shards": [
             {

@@ -34,10 +34,18 @@ def space_needed(
 
 @contextmanager
 def room_for(
-    staging: Staging, staged: StagedCorpus, recipe: Recipe, *, n_sample: int, dim: int, kept: int
+    staging: Staging,
+    staged: StagedCorpus,
+    recipe: Recipe,
+    *,
+    n_sample: int,
+    dim: int,
+    kept: int,
+    beside: int = 0,
 ) -> Iterator[None]:
     """Refuse a build that won't fit the disk, less the `kept` bytes that it finds there; and where
     the disk is full all the same, by others or a quota, say what was needed and what was free.
+    `beside` are bytes that it writes for more than the index.
 
     Raises:
         NoSpaceError: before anything was written.
@@ -51,7 +59,7 @@ def room_for(
         dim=dim,
         passage_bytes=corpus_bytes // staged.n_passages,
     )
-    needed = max(0, n_bytes - kept)
+    needed = max(0, n_bytes + beside - kept)
     free = shutil.disk_usage(staging.folder).free
     figures = f"the build needs {_in_words(needed)}, and {_in_words(free)} were free as it began"
     if needed > free:

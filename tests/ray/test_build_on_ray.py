@@ -7,16 +7,23 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from fakes.counted_build import CountedEncode
 from fakes.ray_build import CHUNK, N_PASSAGES, OPTIONS, corpus
 from fakes.ray_head import RayHead
 from faults.processes import ROOT, poll
 
+from deploy.ray.building.shared_folder import leave_mark
 from shard_server.building import build_index, read_corpus, verify_index
+from shard_server.building.chunk_file import plan_chunks
+from shard_server.building.progress import silent
+from shard_server.building.stage import stage_corpus
 from shard_server.building.vectors import read_stored
 from shoal.errors import StorageError, UnavailableError
 from shoal.formats.ids import IdFile
@@ -121,6 +128,29 @@ def test_the_index_is_the_local_one(tmp_path, ray_head):
         np.testing.assert_allclose(ours[3], theirs[3], atol=1e-3)
     assert verify_index(tmp_path / "on_ray").faults == ()
     assert not (tmp_path / "on_ray" / ".staging").exists()
+
+
+def test_an_actor_answers_in_float32_where_that_is_kept(tmp_path):
+    """Rounding comes after keeping; in place of Ray, the actor is called here."""
+    from deploy.ray.building.encoding import ChunkEncoder, EncodeWork
+
+    staged = stage_corpus(corpus(), tmp_path / "corpus.arrow", silent)
+    chunks = plan_chunks((batch.num_rows for batch in staged.batches()), CHUNK)[:2]
+    texts = [passage.text for passage in corpus()][: 2 * CHUNK]
+    wanted = CountedEncode(tmp_path / "log")([""] * len(texts), texts)
+    for keep_float32, dtype in ((True, "<f4"), (False, "<f2")):
+        work = EncodeWork(
+            corpus=staged.path,
+            mark=leave_mark(tmp_path),
+            load=partial(CountedEncode, tmp_path / "log"),
+            contract=CountedEncode.contract,
+            dim=CountedEncode.dim,
+            keep_float32=keep_float32,
+        )
+        answered = ChunkEncoder(work)(pa.Table.from_pylist([asdict(chunk) for chunk in chunks]))
+        content = b"".join(row["rows"] for row in answered.to_pylist())
+        assert content == wanted.astype(dtype).tobytes()
+        assert work.dtype == dtype
 
 
 def test_a_killed_build_goes_on_on_ray_or_here(tmp_path, driver, whole):

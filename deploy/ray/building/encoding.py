@@ -19,7 +19,7 @@ from deploy.ray.building.node_failures import naming_node
 from deploy.ray.building.placement import Placement
 from deploy.ray.building.shared_folder import Mark, check_mark
 from shard_server.building.chunk_encode import encode_chunks
-from shard_server.building.chunk_file import Chunk, Rows
+from shard_server.building.chunk_file import AnyRows, Chunk
 from shard_server.building.stage import PassageEncode
 from shoal.contract import EncoderContract
 from shoal.errors import ConfigError, ShoalError
@@ -29,13 +29,21 @@ _RESULT = pa.schema([("number", pa.int64()), ("rows", pa.large_binary())])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeWork:
-    """What an encoder actor needs: `load` makes its encoder, which must keep `contract`."""
+    """What an encoder actor needs: `load` makes its encoder, which must keep `contract`; it answers
+    float16, or its own float32 with `keep_float32`.
+    """
 
     corpus: Path
     mark: Mark
     load: Callable[[], PassageEncode]
     contract: EncoderContract | None
     dim: int
+    keep_float32: bool = False
+
+    @property
+    def dtype(self) -> str:
+        """Of the rows that come back."""
+        return "<f4" if self.keep_float32 else "<f2"
 
 
 class ChunkEncoder:
@@ -44,7 +52,7 @@ class ChunkEncoder:
     """
 
     def __init__(self, work: EncodeWork) -> None:
-        self._corpus = work.corpus
+        self._work = work
         self._encode: PassageEncode | ShoalError
         try:
             with naming_node(this_node):
@@ -53,14 +61,16 @@ class ChunkEncoder:
             self._encode = error
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """A table of chunks (columns as `Chunk`'s fields) as their numbers and float16 bytes."""
+        """A table of chunks (columns as `Chunk`'s fields) as their numbers and rows."""
         if isinstance(self._encode, ShoalError):
             raise self._encode
         chunks = [Chunk(**row) for row in batch.to_pylist()]
         with naming_node(this_node):
             done = [
                 {"number": chunk.number, "rows": rows.tobytes()}
-                for chunk, rows in encode_chunks(self._corpus, chunks, self._encode)
+                for chunk, rows in encode_chunks(
+                    self._work.corpus, chunks, self._encode, keep_float32=self._work.keep_float32
+                )
             ]
         return pa.Table.from_pylist(done, schema=_RESULT)
 
@@ -85,8 +95,8 @@ def load_checked(work: EncodeWork) -> PassageEncode:
 
 def encode_on_ray(
     work: EncodeWork, chunks: Sequence[Chunk], placement: Placement
-) -> Iterator[tuple[Chunk, Rows]]:
-    """Each of `chunks` with its vectors, float16 (n_rows, dim), in the order of their ends.
+) -> Iterator[tuple[Chunk, AnyRows]]:
+    """Each of `chunks` with its vectors, (n_rows, dim) of `work.dtype`, in the order of their ends.
 
     Raises:
         ConfigError: as an actor's encoder raised it, naming its node.
@@ -97,7 +107,7 @@ def encode_on_ray(
         for table in _results(work, chunks, placement):
             for row in table.to_pylist():
                 chunk = by_number[row["number"]]
-                yield chunk, np.frombuffer(row["rows"], dtype="<f2").reshape(-1, work.dim)
+                yield chunk, np.frombuffer(row["rows"], dtype=work.dtype).reshape(-1, work.dim)
 
 
 def _results(work: EncodeWork, chunks: Sequence[Chunk], placement: Placement) -> Any:

@@ -20,7 +20,7 @@ from deploy.ray.building.placement import (
 )
 from deploy.ray.building.shared_folder import Mark, leave_mark
 from shard_server.building.bring import GivenVectors
-from shard_server.building.chunk_file import Chunk, Rows
+from shard_server.building.chunk_file import AnyRows, Chunk
 from shard_server.building.executor import HERE
 from shard_server.building.segments import IndexJob, SplitJob
 from shard_server.building.stage import PassageEncode
@@ -44,8 +44,13 @@ class OnRay:
     """As they were before this build took anything."""
 
     def encode(
-        self, corpus: Path, chunks: Sequence[Chunk], encode: PassageEncode
-    ) -> Iterator[tuple[Chunk, Rows]]:
+        self,
+        corpus: Path,
+        chunks: Sequence[Chunk],
+        encode: PassageEncode,
+        *,
+        keep_float32: bool = False,
+    ) -> Iterator[tuple[Chunk, AnyRows]]:
         """By the actors; vectors that are given are copied here."""
         if isinstance(encode, GivenVectors):
             return HERE.encode(corpus, chunks, encode)
@@ -58,6 +63,7 @@ class OnRay:
             load=self.load,
             contract=encode.contract,
             dim=encode.dim,
+            keep_float32=keep_float32,
         )
         return encode_on_ray(work, chunks, self.placement)
 
@@ -97,9 +103,11 @@ def on_ray(
     device: Device,
     n_encoders: int | None,
     ray_address: str | None,
+    dtype: str = "auto",
     note: Callable[[str], None],
 ) -> Iterator[OnRay]:
-    """The executor of the cluster at `ray_address`, with `n_encoders` of `model`, or as it suits.
+    """The executor of the cluster at `ray_address`, with `n_encoders` of `model`, or as it suits;
+    `dtype` is what they compute in.
 
     Raises:
         UnavailableError: no cluster answers.
@@ -107,14 +115,17 @@ def on_ray(
     """
     with joined(ray_address):
         placement = place_encoders(nodes_alive(), n_encoders, device)
-        yield OnRay(load=partial(load_model, model, placement), placement=placement, note=note)
+        load = partial(load_model, model, placement, dtype)
+        yield OnRay(load=load, placement=placement, note=note)
 
 
-def load_model(model: str, placement: Placement) -> PassageEncode:
+def load_model(model: str, placement: Placement, dtype: str = "auto") -> PassageEncode:
     """An actor's encoder."""
     from encoder_service.bulk import PassageEncoder  # noqa: PLC0415 -- torch, in an actor alone
     from encoder_service.model import load_encoder  # noqa: PLC0415 -- likewise
 
     # Ray's CPUs are a number that its operator chose; threads beyond the cores only get in the way
     n_threads = min(placement.cpus_each, len(os.sched_getaffinity(0)))
-    return PassageEncoder(load_encoder(model, device=placement.device, n_threads=n_threads))
+    return PassageEncoder(
+        load_encoder(model, device=placement.device, dtype=dtype, n_threads=n_threads)
+    )

@@ -50,11 +50,30 @@ def test_every_default_is_supported(n_passages: int, n_shards: int, dim: int) ->
         )
         assert device in recipe.devices
         assert recipe.min_training_vectors <= n_passages
-        assert 1 <= recipe.default_n_probe <= min(recipe.n_lists, 2_048)
+        assert 1 <= recipe.default_n_probe(n_passages) <= min(recipe.n_lists, 2_048)
         sample = n_training_vectors(recipe, n_passages=n_passages, at_most=200_000)
         assert 39 * recipe.n_lists <= sample <= n_passages
         if target == "gpu":
             assert recipe.n_codes in GPU_CODE_SIZES
+
+
+@pytest.mark.parametrize(
+    ("text", "n_passages", "n_probe"),
+    [
+        ("Flat", 100, 0),
+        ("PQ8x4fs", 100_000, 0),
+        ("IVF8,PQ8x4fs", 1_000, 8),
+        ("IVF512,PQ8x4fs", 119_193, 512),
+        ("IVF512,PQ8", 262_144, 256),
+        ("IVF1024,PQ8x4fs", 1_000_000, 256),
+        ("IVF65536,PQ8", 100_000_000, 2_048),
+        ("IVF512,SQ8", 119_193, 128),
+        ("IVF512,Flat", 119_193, 128),
+    ],
+)
+def test_small_corpora_are_scanned_whole_by_default(text, n_passages, n_probe):
+    """131,072 codes of PQ are read soon enough; whole vectors, or SQ8, only a quarter of them."""
+    assert Recipe.parse(text, 32).default_n_probe(n_passages) == n_probe
 
 
 @pytest.mark.parametrize(
