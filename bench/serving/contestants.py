@@ -64,7 +64,7 @@ def contestants(ground: Ground, n_shards: int) -> list[Contestant]:
         Contestant(
             name=TUNED,
             about=f"the same with one thread a request and {n_cores} requests at a time, one a "
-            "core: the best of the settings tried",
+            "core",
             start=lambda: retrieve_server(tuned, {"OMP_WAIT_POLICY": "PASSIVE"}),
         ),
         Contestant(
