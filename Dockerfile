@@ -37,7 +37,7 @@ RUN case "$DEVICE" in \
     && wheels=(/tmp/wheels/shoal-*.whl) \
     && pip install --no-cache-dir "${index[@]}" -c /tmp/constraints.txt torch \
     && pip install --no-cache-dir "${index[@]}" -c /tmp/constraints.txt \
-         "${wheels[0]}[http,ray,router,encoder,$shard,remote]" \
+         "${wheels[0]}[http,tracing,ray,router,encoder,$shard,remote]" \
     && rm -r /tmp/wheels /tmp/constraints.txt
 
 RUN useradd --uid 1000 --create-home --shell /bin/bash shoal

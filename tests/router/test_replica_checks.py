@@ -40,12 +40,18 @@ class Client:
         pass
 
 
+class Watched(Replica[str]):
+    """With no calls of its own; it is counted as a shard's."""
+
+    _component = "shard"
+
+
 @contextlib.asynccontextmanager
 async def watched() -> AsyncIterator[tuple[Client, Replica[str]]]:
     config = RouterConfig(topology=Path("none"), check_s=0.001, recheck_s=0.001)
     async with asyncio.TaskGroup() as tasks:
         client = Client()
-        replica = Replica(client, Shared(config=config, tasks=tasks, n_active=lambda: 0))
+        replica = Watched(client, Shared(config=config, tasks=tasks, n_active=lambda: 0))
         yield client, replica
         await replica.close()
 
@@ -77,7 +83,7 @@ async def test_a_busy_process_whose_calls_are_answered_is_not_left_out():
 )
 async def test_the_metric_says_why_a_replica_is_left_out(failure, cause):
     """Who answers with a refusal was reached: looking at the network would be in vain."""
-    labels = {"component": Replica._component, "cause": cause}
+    labels = {"component": "shard", "cause": cause}
 
     def n_ejected() -> float:
         return REGISTRY.get_sample_value("shoal_ejections_total", labels) or 0.0
