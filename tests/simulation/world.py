@@ -151,7 +151,7 @@ class _World:
         client = ShardClient.__new__(ShardClient)
         client.address = address
         client._inline_hits = inline_hits
-        client._metadata = None
+        client._metadata = ()
         client._channel = NoChannel()  # type: ignore[assignment]
         client._stub = self._processes[address]  # type: ignore[assignment]
         return client
