@@ -177,15 +177,17 @@ def _around_unary(method: str, behavior: Callable[..., Any]) -> Callable[..., An
             response = await behavior(message, context)
         except asyncio.CancelledError:
             # the caller left or its deadline passed; what it began may go on
-            metrics.REQUESTS.labels(rpc, given_up_code(context.time_remaining()).name).inc()
+            code = given_up_code(context.time_remaining())
+            metrics.REQUESTS.labels(rpc, code.name).inc()
             seconds.observe(time.perf_counter() - begun_s)
             if audited:
-                _audit(method, _caller.get(), grpc.StatusCode.CANCELLED.name)
+                _audit(method, _caller.get(), code.name)
             raise
         except Exception as failure:  # noqa: BLE001 -- the one place where every failure ends
+            code = as_shoal_error(failure).code
             if audited:
-                _audit(method, _caller.get(), as_shoal_error(failure).code.name)
-            if as_shoal_error(failure).code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                _audit(method, _caller.get(), code.name)
+            if code is grpc.StatusCode.DEADLINE_EXCEEDED:
                 seconds.observe(time.perf_counter() - begun_s)
             await _refuse(rpc, context, failure)
         if audited:
