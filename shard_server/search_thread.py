@@ -200,8 +200,9 @@ class SearchThread:
             queue_s = begun_s - job.queued_at_s
             if job.n_queries:  # else its own work, which nobody searches by
                 QUERIES.inc(job.n_queries)
-                self._queue_seconds.observe(queue_s)
-                self._search_seconds.observe(work_s)
+                if not job.bulk:  # its waits and brute force would hide what callers wait for
+                    self._queue_seconds.observe(queue_s)
+                    self._search_seconds.observe(work_s)
             done = Done(value, queue_s * 1e3, work_s * 1e3, begun_s)
             _settle(job, lambda: job.future.set_result(done))
         finally:

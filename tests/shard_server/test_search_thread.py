@@ -5,6 +5,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from prometheus_client import REGISTRY
 
 from shard_server import search_thread
 from shard_server.search_thread import SearchThread, Stopped
@@ -94,6 +95,21 @@ async def test_interactive_goes_before_bulk(thread):
     gate.opened.set()
     await asyncio.gather(running, bulk, interactive)
     assert order == ["interactive", "bulk"]
+
+
+async def test_the_stages_times_are_those_of_interactive_searches(thread):
+    """An alarm on the queue must not ring for bulk, whose place is behind everybody else."""
+
+    def observed(stage):
+        return REGISTRY.get_sample_value("shoal_stage_duration_seconds_count", {"stage": stage})
+
+    before = {stage: observed(stage) for stage in ("shard_queue", "shard_search")}
+    await search(thread, lambda _: "bulk", bulk=True)
+    assert {stage: observed(stage) for stage in before} == before
+    await search(thread, lambda _: "interactive")
+    assert {stage: observed(stage) for stage in before} == {
+        stage: count + 1 for stage, count in before.items()
+    }
 
 
 async def test_bulk_lets_interactive_work_by_between_its_steps(thread, monkeypatch):
