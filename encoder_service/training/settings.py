@@ -59,6 +59,11 @@ class TrainingSettings:
                 raise ConfigError(f"{name} is {values[name]}; it must be above 0")
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"warmup is {self.warmup}; it must be 0 or more, and below 1")
+        if self.grouping == "random" and self.questions_per_passage > 1:
+            raise ConfigError(
+                f"questions_per_passage is {self.questions_per_passage}, but random batches bring "
+                "none together; group them by title or topic"
+            )
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}; it must be 0 or more, and below 1")
         if self.weight_decay < 0:

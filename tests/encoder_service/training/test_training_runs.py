@@ -263,6 +263,8 @@ def test_the_learning_rate_rises_and_falls():
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"warmup": 1.0}, "warmup is 1.0"),
         ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"grouping": "random", "questions_per_passage": 2}, "questions_per_passage is 2"),
     ],
 )
 def test_settings_out_of_range_are_named(changes, told):
