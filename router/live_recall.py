@@ -2,7 +2,8 @@
 
 Rules:
 1. It gives way to everything. Nothing is begun while any query waits in this router, or was refused
-   within 5 s; a shard that refuses it, or is too slow, ends the measurement.
+   within 5 s; a shard that refuses it, or is too slow, ends the measurement, and the pause before
+   the next one doubles: shards that are always full, or read from disk, are soon left alone.
 2. It keeps to its share of CPU time, by what shards say that their searches took. The share is one
    of a core for each shard of the index, for a shard searches on one thread.
 3. A measurement that fails is counted and forgotten. It never becomes a recall.
@@ -45,7 +46,10 @@ Reason = Literal["busy", "overloaded", "late", "moved", "failed"]
 QUIET_S = 5.0
 """How long nothing is begun after a refusal."""
 PAUSE_S = 1.0
-"""How long nothing is begun after a measurement was shed."""
+"""How long nothing is begun after a measurement was shed, at least."""
+LONGEST_PAUSE_S = 600.0
+"""How long nothing is begun after shards failed it many times in a row."""
+_SHARDS_SAID: frozenset[Reason] = frozenset({"overloaded", "late", "failed"})
 _LOOK_S = 5.0
 """How often a task without work looks whether its index is still served."""
 
@@ -105,6 +109,7 @@ class _Watch:
         self._budget = budget
         self._reservoir: Reservoir[Answered] = Reservoir(rng)
         self._version = 0
+        self._n_failed = 0
         self._offered = asyncio.Event()
         self._share = CpuShare(budget)
         self._window = RecallWindow(version=0)
@@ -175,6 +180,7 @@ class _Watch:
         if reason := self._why_not(exact, version):
             self._shed(reason)
             return
+        self._n_failed = 0
         recall = recall_of(answered, exact)
         if recall is not None:
             self._window = self._window.after(time.monotonic(), recall, version=version)
@@ -189,7 +195,10 @@ class _Watch:
 
     def _shed(self, reason: Reason) -> None:
         metrics.LIVE_RECALL_SHED.labels(reason).inc()
-        self._share = self._share.not_before(time.monotonic() + PAUSE_S)
+        pause = pause_s(reason, n_failed=self._n_failed)
+        self._share = self._share.not_before(time.monotonic() + pause)
+        if reason in _SHARDS_SAID:
+            self._n_failed += 1
 
     def _is_served(self, version: int) -> bool:
         index = self._registry.served.indexes.get(self.name)
@@ -200,6 +209,13 @@ class _Watch:
         window = self._window
         known = window.estimate(time.monotonic()) if self._is_served(window.version) else None
         return float(getattr(known, field)) if known is not None else nothing
+
+
+def pause_s(reason: Reason, *, n_failed: int) -> float:
+    """How long nothing is begun after a measurement was shed, `n_failed` failed before it. Pure."""
+    if reason not in _SHARDS_SAID:
+        return PAUSE_S
+    return min(LONGEST_PAUSE_S, PAUSE_S * 2.0 ** min(n_failed, 30))
 
 
 def reason_of(failure: BaseException) -> Reason:

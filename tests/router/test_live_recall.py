@@ -14,6 +14,7 @@ from fakes.corpus import Corpus, vector_of
 from prometheus_client import REGISTRY
 
 from router import live_recall
+from router.live_recall import pause_s
 from router.recall import estimate
 from shoal.errors import (
     DeadlineExceededError,
@@ -168,6 +169,44 @@ async def test_a_shard_that_fails_is_shed_and_never_recall(tmp_path, failure, re
         assert math.isnan(told("shoal_live_recall"))
         assert cluster.usable() == [[True], [True]]
         assert (await cluster.search(vector_request(VECTOR))).coverage == 1.0
+
+
+def test_shards_that_fail_it_again_and_again_are_left_alone():
+    """A refusal a second for ever would ring an alarm; reading all from disk costs everybody."""
+    pauses = [pause_s("overloaded", n_failed=n) for n in range(12)]
+    assert pauses[:4] == [1.0, 2.0, 4.0, 8.0]
+    assert pauses[-1] == pause_s("late", n_failed=10_000) == 600.0
+    assert [pause_s(reason, n_failed=9) for reason in ("busy", "moved")] == [1.0, 1.0]
+
+
+async def test_shards_that_answer_again_are_measured_at_the_first_pause(tmp_path, monkeypatch):
+    """The count is of failures in a row, and a measurement ends the row."""
+    pauses = []
+
+    def noted(reason, *, n_failed):
+        pauses.append((reason, n_failed))
+        return 0.0
+
+    monkeypatch.setattr(live_recall, "pause_s", noted)
+    async with running(tmp_path, **MEASURING) as cluster:
+        script = cluster.shards[1][0].script
+
+        def fail(_reply):
+            if script.last.exact:
+                raise OverloadedError("full", retry_after_s=1.0)
+
+        for n_failures in (2, 1):
+            script.mutate = fail
+            for _ in range(n_failures):
+                told_before = len(pauses)
+                await cluster.search(vector_request(VECTOR))
+                await eventually(lambda seen=told_before: len(pauses) > seen)
+            script.mutate = None
+            before = sampled()
+            await cluster.search(vector_request(VECTOR))
+            await eventually(lambda seen=before: sampled() > seen)
+    overloads = [n_failed for reason, n_failed in pauses if reason == "overloaded"]
+    assert overloads == [0, 1, 0]
 
 
 async def test_what_it_logs_is_no_request_s(tmp_path, caplog):
