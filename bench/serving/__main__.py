@@ -93,7 +93,9 @@ def _run(given: argparse.Namespace) -> Result:
 
 def _lanes(everybody: list[Contestant], targets: Mapping[str, str], ground: Ground) -> Lanes:
     return {
-        (one.name, kind): Lane(plan_for(one, targets[one.name], kind, ground), ground.truth[kind])
+        (one.name, kind): Lane(
+            plan_for(targets[one.name], kind, ground, adapter=one.adapter), ground.truth[kind]
+        )
         for one in everybody
         if one.name in targets
         for kind, names in FIELD.items()

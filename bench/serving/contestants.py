@@ -77,11 +77,11 @@ def contestants(ground: Ground, n_shards: int) -> list[Contestant]:
     ]
 
 
-def plan_for(contestant: Contestant, target: str, kind: Kind, ground: Ground) -> LoadPlan:
-    """One kind of load on one contestant; its stages come later."""
+def plan_for(target: str, kind: Kind, ground: Ground, *, adapter: str = "") -> LoadPlan:
+    """One kind of load on what `target` names; its stages come later."""
     return LoadPlan(
         target=target,
-        adapter=contestant.adapter,
+        adapter=adapter,
         clients=1,
         batch=BATCH if kind == "batch" else 1,
         timeout_s=TIMEOUT_S,

@@ -7,14 +7,23 @@ from collections.abc import Sequence
 from html import escape
 
 from bench.serving.contest import P99_MS, found_in_words
-from bench.serving.loads import FIELD, LOADS, Kind
+from bench.serving.loads import FIELD, Kind
 from bench.serving.result import Cell, Result, figures_of
-from bench.serving.tables import NOTHING, full_row, legend, most, ms, p99, rate, short
+from bench.serving.tables import (
+    NAMES,
+    NOTHING,
+    full_row,
+    legend,
+    ms,
+    p99,
+    rate,
+    short,
+    summary_rows,
+)
 from shoal.bench.html.charts import Axis, Line, line_chart
 from shoal.bench.html.scales import Linear, latency_scale, round_up
 from shoal.bench.html.style import STYLE
 
-NAMES = FIELD["text"]
 _COLOURS = dict(zip(NAMES, (0, 4, 1, 7), strict=True))
 _HEADER = '<header style="margin-bottom:18px">'
 _ALERT = '<div class="alert" style="margin:0 0 18px">'
@@ -34,10 +43,11 @@ _KNEE = "Open loop. Where the line turns up is what the system takes."
 def page(result: Result) -> str:
     """The whole page."""
     started = str(result.circumstances.get("started", ""))
+    summary = _table(["", *NAMES], summary_rows(result))
     body = [
         f"{_HEADER}<h1>{_TITLE}</h1><p>{escape(result.ground)} · {escape(started)}</p></header>",
         _alert(result.faults),
-        _section("Throughput, and p50 / p99", legend(result), _summary(result)),
+        _section("Throughput, and p50 / p99", legend(result), summary),
         '<div class="grid2">',
         *(_section(name, about, chart, style="") for name, about, chart in _charts(result)
           if chart),
@@ -114,18 +124,6 @@ def _drawn(lines: Sequence[Line], across: str, about: str) -> str:
         Axis(scale=latency_scale(min(values), max(values)), name="milliseconds"),
         about=about,
     )
-
-
-def _summary(result: Result) -> str:
-    cells = {(cell.load, cell.contestant): cell for cell in result.cells}
-    knees = {(knee.kind, knee.contestant): knee for knee in result.knees}
-    rows = [[load.label, *(short(cells.get((load, name))) for name in NAMES)] for load in LOADS]
-    rows += [
-        [f"{kind}, open loop: most with p99 ≤ {P99_MS:g} ms",
-         *(most(knees.get((kind, name))) for name in NAMES)]
-        for kind in ("text", "vector")
-    ]  # fmt: skip
-    return _table(["", *NAMES], rows)
 
 
 def _figures(cells: Sequence[Cell]) -> str:

@@ -31,7 +31,12 @@ def markdown(result: Result) -> str:
 
 
 def short_table(result: Result) -> str:
-    """A row a load, a column a contestant: queries a second, p50 / p99 in milliseconds."""
+    """The table for the README."""
+    return table(["", *NAMES], summary_rows(result))
+
+
+def summary_rows(result: Result) -> list[list[str]]:
+    """A row a load, a column a contestant: queries a second, p50 / p99 in milliseconds; recall."""
     cells = {(cell.load, cell.contestant): cell for cell in result.cells}
     knees = {(knee.kind, knee.contestant): knee for knee in result.knees}
     rows = [[load.label, *(short(cells.get((load, name))) for name in NAMES)] for load in LOADS]
@@ -41,7 +46,7 @@ def short_table(result: Result) -> str:
     for kind in ("text", "vector"):
         recalls = recall_by_name(result.cells, kind)
         rows.append([f"recall@{K}, {kind}", *(recalls.get(name, NOTHING) for name in NAMES)])
-    return table(["", *NAMES], rows)
+    return rows
 
 
 def full_table(result: Result) -> str:

@@ -1,7 +1,7 @@
 """`python -m bench.serving.tuning`: which thread settings serve a `/retrieve` server best.
 
-The comparison's second `/retrieve` server runs with the best of these; this is how they were found,
-and how to find them on another machine: text, a closed loop, all settings in turn.
+The comparison's second `/retrieve` server has one thread a request and a request a core; whether
+another setting is better on a machine, this tells: text, a closed loop, all settings in turn.
 """
 
 import argparse
@@ -11,8 +11,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import replace
 
-from bench.serving.contest import Clock
-from bench.serving.contestants import Contestant, plan_for, retrieve_server
+from bench.serving.contestants import plan_for, retrieve_server
 from bench.serving.ground import prepare
 from bench.serving.lane import Lane
 from bench.serving.result import figures_of
@@ -42,20 +41,19 @@ def main() -> None:
             settings = replace(ground.retrieve, threads=threads, at_once=at_once)
             environment = {"OMP_WAIT_POLICY": "PASSIVE"} if threads == 1 else {}
             url = stack.enter_context(retrieve_server(settings, environment))
-            of_url = Contestant(name=url, about="", start=ExitStack)
-            lanes[threads, at_once] = Lane(plan_for(of_url, url, "text", ground), {})
+            lanes[threads, at_once] = Lane(plan_for(url, "text", ground), {})
         print(asyncio.run(_measure(lanes, stages, given.rounds)))
 
 
 async def _measure(lanes: dict[tuple[int, int], Lane], stages: list[Stage], n_rounds: int) -> str:
-    clock = Clock(until_s=time.monotonic() + _WITHIN_S)
+    until_s = time.monotonic() + _WITHIN_S
     reports: dict[tuple[tuple[int, int], Stage], list[LoadReport]] = {}
     try:
         for _ in range(n_rounds):
             for stage in stages:
                 for key, lane in lanes.items():
                     try:
-                        report = await lane.run(stage, clock.until_s)
+                        report = await lane.run(stage, until_s)
                     except ShoalError as failure:
                         print(f"{key}, {stage.label}: {failure.message}")
                     else:
