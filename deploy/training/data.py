@@ -12,27 +12,29 @@ from shard_server.building.read import read_corpus
 from shoal.errors import CorpusError
 from shoal.evaluation.files import read_qrels, read_queries
 
-_QRELS = ("qrels.tsv", "qrels.tsv.gz", "qrels/train.tsv", "qrels/train.tsv.gz")
 _QUERIES = ("queries.jsonl", "queries.jsonl.gz")
 
 
-def read_pairs(sources: Sequence[str]) -> list[TrainingPair]:
+def read_pairs(sources: Sequence[str], *, split: str = "train") -> list[TrainingPair]:
     """The pairs of all sources, in their order.
+
+    A BEIR folder's judgments are qrels.tsv, else qrels/<split>.tsv: validation has a split of its
+    own, for a folder that holds several must not be validated with what it is learned from.
 
     Raises:
         CorpusError: a source that is missing, empty or broken, naming it.
     """
-    pairs = [pair for source in sources for pair in _read(source)]
+    pairs = [pair for source in sources for pair in _read(source, split)]
     if not pairs:
         raise CorpusError("there are no training pairs; give --data FOLDER or FILE")
     return pairs
 
 
-def _read(source: str) -> list[TrainingPair]:
+def _read(source: str, split: str) -> list[TrainingPair]:
     questions, _, corpus = source.partition(",")
     path = Path(questions)
     if path.is_dir():
-        return _read_beir(path, corpus or questions)
+        return _read_beir(path, corpus or questions, split)
     if corpus:
         raise CorpusError(f"{questions}: only a BEIR folder takes a corpus after a comma")
     if not path.exists():
@@ -42,9 +44,10 @@ def _read(source: str) -> list[TrainingPair]:
     return read_training_file(path)
 
 
-def _read_beir(folder: Path, corpus: str) -> list[TrainingPair]:
+def _read_beir(folder: Path, corpus: str, split: str) -> list[TrainingPair]:
     queries = read_queries(_one_of(folder, _QUERIES))
-    qrels_file = _one_of(folder, _QRELS)
+    forms = ("qrels.tsv", f"qrels/{split}.tsv")
+    qrels_file = _one_of(folder, [f"{form}{end}" for form in forms for end in ("", ".gz")])
     judged = [(j.query_id, j.passage_id) for j in read_qrels(qrels_file) if j.relevance > 0]
     wanted = {passage_id for _, passage_id in judged}
     passages = {

@@ -70,7 +70,7 @@ def read_checkpoint(folder: Path, identity: str) -> Checkpoint | None:
     """The newest checkpoint, None where there is none.
 
     Raises:
-        ConfigError: it is of another training.
+        ConfigError: it is of another training, or damaged.
     """
     found = {
         int(match[1]): path
@@ -80,16 +80,22 @@ def read_checkpoint(folder: Path, identity: str) -> Checkpoint | None:
     if not found:
         return None
     step = max(found)
-    record = json.loads((found[step] / "state.json").read_text(encoding="utf-8"))
-    if record["identity"] != identity:
+    try:
+        record = json.loads((found[step] / "state.json").read_text(encoding="utf-8"))
+        of, state = record["identity"], record["state"]
+    except (OSError, ValueError, KeyError, TypeError) as failure:
+        raise _damaged(found[step], failure) from failure
+    if of != identity:
         raise ConfigError(
             f"{folder.parent} holds a training begun with other settings or data; choose another "
             "--out, or --restart to throw it away"
         )
     try:
         tensors = load_file(found[step] / "tensors.safetensors")
-    except SafetensorError as failure:
-        raise ConfigError(
-            f"the checkpoint {found[step]} is damaged ({failure}); --restart begins anew"
-        ) from failure
-    return Checkpoint(step=step, identity=identity, tensors=tensors, state=record["state"])
+    except (OSError, SafetensorError) as failure:
+        raise _damaged(found[step], failure) from failure
+    return Checkpoint(step=step, identity=identity, tensors=tensors, state=state)
+
+
+def _damaged(path: Path, failure: Exception) -> ConfigError:
+    return ConfigError(f"the checkpoint {path} is damaged ({failure}); --restart begins anew")

@@ -12,6 +12,7 @@ from typing import Any
 
 from encoder_service.training.pairs import PassageText, TrainingPair, make_pair
 from shoal.errors import CorpusError
+from shoal.evaluation.files import check_unicode
 
 
 def read_training_file(path: Path) -> list[TrainingPair]:
@@ -67,6 +68,7 @@ def _passage(value: Any, where: str) -> PassageText:
     title = value.get("title") or ""
     if not isinstance(title, str):
         raise CorpusError(f"{where}: a passage's title must be a text")
+    check_unicode(where, title)
     return PassageText(title, _text(value, ("text",), where))
 
 
@@ -76,6 +78,7 @@ def _text(record: Any, names: tuple[str, ...], where: str) -> str:
     value = next((record[name] for name in names if name in record), None)
     if not isinstance(value, str) or not value.strip():
         raise CorpusError(f"{where}: no field {names[0]!r} with a text in it")
+    check_unicode(where, value)
     return value
 
 

@@ -8,6 +8,8 @@ from shoal.errors import ConfigError
 Grouping = Literal["auto", "title", "topic", "random"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
+_MAX_SEED = 2**32 - 1  # scikit-learn's bound; a step's own seed then fits torch's 64 bits
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSettings:
@@ -48,12 +50,14 @@ class TrainingSettings:
         least = {
             "n_steps": 1, "batch_size": 1, "chunk_size": 1, "block_size": 1,
             "questions_per_passage": 1, "n_hard_negatives": 0, "seed": 0, "validate_every": 1,
-            "patience": 1, "checkpoint_every": 1,
+            "patience": 1, "checkpoint_every": 1, "weight_decay": 0,
         }  # fmt: skip
         values = asdict(self)
         for name, minimum in least.items():
-            if values[name] < minimum:
+            if not values[name] >= minimum:  # NaN neither
                 raise ConfigError(f"{name} is {values[name]}; it must be at least {minimum}")
+        if self.seed > _MAX_SEED:
+            raise ConfigError(f"seed is {self.seed}; it must be at most {_MAX_SEED}")
         for name in ("learning_rate", "clip_norm", "temperature"):
             if values[name] is not None and not values[name] > 0:
                 raise ConfigError(f"{name} is {values[name]}; it must be above 0")
@@ -66,8 +70,6 @@ class TrainingSettings:
             )
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}; it must be 0 or more, and below 1")
-        if self.weight_decay < 0:
-            raise ConfigError(f"weight_decay is {self.weight_decay}; it must be 0 or more")
         if self.max_tokens is not None and self.max_tokens < 8:
             raise ConfigError(f"max_tokens is {self.max_tokens}; it must be at least 8")
 

@@ -20,6 +20,7 @@ from encoder_service.tokenizing import TokenizedText
 from encoder_service.towers import Tower, load_towers
 from encoder_service.training.pairs import PassageText
 from encoder_service.training.settings import Precision
+from shoal.errors import ConfigError
 
 _VALIDATION_COST = BatchCost(max_tokens=4096, pass_tokens=64)
 _CPU_COST = BatchCost(max_tokens=8192, pass_tokens=1024)
@@ -127,8 +128,13 @@ def load_trainable(
     that has them. `dropout` None leaves the model's own.
 
     Raises:
-        ConfigError: as `load_towers`.
+        ConfigError: as `load_towers`; or two folders, which can't be one network.
     """
+    if shared and source.question != source.passage:
+        raise ConfigError(
+            f"model {source.name!r} is two networks, and only one would be trained and kept as "
+            "both; give --towers two, or one of them as --model"
+        )
     towers = load_towers(source, max_tokens=max_tokens)
     question, passage = towers[Role.QUERY], towers[Role.PASSAGE]
     if not shared and source.question == source.passage:

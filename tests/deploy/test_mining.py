@@ -60,6 +60,13 @@ def test_a_positive_that_was_not_found_scores_below_every_hit():
     assert chosen(found, margin=0.0) == (["b"], {"margin": 1})
 
 
+def test_the_margin_knows_a_passage_by_its_words():
+    """BM25 proposes first, and under another id, what the cluster scores above the positive."""
+    twin = Found("twin", 9.0, "", "passage over")
+    found = {CLUSTER: [GOLD, hit("a", 0.4), hit("over", 0.9)], BM25: [twin, hit("b", 8.0)]}
+    assert chosen(found, margin=0.0) == (["a", "b"], {"gold": 1, "margin": 1})
+
+
 def test_questions_of_the_same_words_share_their_golds(tmp_path):
     """Another question's right passage is no negative for the same words."""
     records = [
@@ -132,6 +139,9 @@ def test_a_killed_mining_ends_as_if_it_never_was(many, tmp_path, shoal, start_sh
     assert again.returncode == 0, again.stderr
     assert 0 < json.loads(again.stdout)["n_kept"] < 2_000
     assert (tmp_path / "killed.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+    scores = [passage["score"] for record in json.loads((tmp_path / "killed.json").read_text())
+              for passage in record["hard_negative_ctxs"][:1]]  # fmt: skip
+    assert min(scores) > 0, "a proposal stands with its score"
     pairs = read_training_file(tmp_path / "killed.json")
     assert len(pairs) == 2_000
     assert all(pair.hard_negatives for pair in pairs)

@@ -14,6 +14,8 @@ from encoder_service.source import find_model
 from encoder_service.training.gradients import add_gradients
 from encoder_service.training.loss import contrastive_loss, make_batch
 from encoder_service.training.pairs import PassageText
+from encoder_service.training.run import TrainingPlan, train
+from encoder_service.training.settings import TrainingSettings
 from encoder_service.training.trainable import load_trainable
 from encoder_service.training.world import World
 
@@ -203,17 +205,73 @@ def test_a_process_without_passages_takes_part(bert_like, language):
         )
 
 
+@dataclass(slots=True)
+class Held:
+    """Bytes of activations that wait for the way back: now, and the most that there were."""
+
+    now: int = 0
+    most: int = 0
+
+    def pack(self, tensor):
+        return Kept(self, tensor)
+
+    def unpack(self, kept):
+        return kept.tensor
+
+    def counting(self, encode):
+        """`encode`, with what its graph keeps counted."""
+
+        def counted(texts):
+            with torch.autograd.graph.saved_tensors_hooks(self.pack, self.unpack):
+                return encode(texts)
+
+        return counted
+
+
+class Kept:
+    """One tensor that a graph keeps; counted until the graph lets it go."""
+
+    def __init__(self, held, tensor):
+        self.held, self.tensor = held, tensor
+        self.n_bytes = tensor.numel() * tensor.element_size()
+        held.now += self.n_bytes
+        held.most = max(held.most, held.now)
+
+    def __del__(self):
+        self.held.now -= self.n_bytes
+
+
+def most_held(towers, pairs, chunk_size) -> int:
+    held = Held()
+    add_gradients(
+        make_batch(pairs, n_hard_negatives=0), held.counting(towers.encode_questions),
+        held.counting(towers.encode_passages), World(), temperature=TEMPERATURE,
+        chunk_size=chunk_size,
+    )  # fmt: skip
+    return held.most
+
+
+def test_a_batch_of_512_trains_in_the_memory_of_16(bert_like, language):
+    """What waits for the way back is a chunk's, however large the batch; without chunks it grows."""
+    towers, pairs = load(bert_like), language(512)
+    towers.evaluate()
+    of_16, of_512 = most_held(towers, pairs[:16], 16), most_held(towers, pairs, 16)
+    assert of_512 <= 1.1 * of_16
+    assert most_held(towers, pairs, 512) > 10 * of_16
+
+
 _PROCESS = """
 import json, sys
+from pathlib import Path
 import torch
 sys.path[:0] = json.loads(sys.argv[3])
 from encoder_service.training.world import join_world
-from test_gradients import TEMPERATURE, load
+from test_gradients import TEMPERATURE, load, train_alike
 from encoder_service.training.gradients import add_gradients
-from encoder_service.training.loss import make_batch
 world = join_world("cpu")
 assert world.size == 2
-batch = torch.load(sys.argv[2], weights_only=False)
+folder = Path(sys.argv[2])
+batch, pairs = torch.load(folder / "given.pt", weights_only=False)
 towers = load(sys.argv[1], shared=False)
 towers.evaluate()
 add_gradients(batch, towers.encode_questions, towers.encode_passages, world,
@@ -221,33 +279,77 @@ add_gradients(batch, towers.encode_questions, towers.encode_passages, world,
 parameters = dict(towers.named_parameters())
 world.sum_gradients(parameters.values())
 if world.leads:
-    torch.save({name: p.grad for name, p in parameters.items()}, sys.argv[2] + ".found")
+    torch.save({name: p.grad for name, p in parameters.items()}, folder / "found.pt")
+outcome = train_alike(sys.argv[1], folder / "two", pairs)
+assert (outcome is not None) == world.leads
 world.wait()
 torch.distributed.destroy_process_group()
 """
 
+ALIKE = TrainingSettings(
+    n_steps=6, batch_size=9, chunk_size=4, learning_rate=1e-3, validate_every=3,
+    checkpoint_every=2, grouping="random", dropout=0.0,
+)  # fmt: skip
+"""Nine pairs don't halve; and every process draws a dropout of its own, so there is none."""
 
-def test_two_processes_learn_what_one_does(bert_like, language, tmp_path):
-    """Negatives of the other process count in full: the summed gradients are the whole batch's."""
-    towers, batch = load(bert_like, shared=False), batch_of(language)
-    towers.evaluate()
-    _, expected = plain_gradients(towers, batch)
-    path = tmp_path / "batch.pt"
-    torch.save(batch, path)
-    script = tmp_path / "process.py"
+
+def train_alike(model, out, pairs):
+    """The outcome in the process that leads."""
+    plan = TrainingPlan(
+        model=str(model), out=out, pairs=pairs, data=["letters"], device="cpu",
+        held_out_share=0.2, settings=ALIKE,
+    )  # fmt: skip
+    return train(plan, lambda _: None, lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def two_processes(bert_like, language, tmp_path_factory) -> Path:
+    """What two processes made of a batch (found.pt) and of a whole training (two)."""
+    folder = tmp_path_factory.mktemp("two_processes")
+    torch.save((batch_of(language), language(60)), folder / "given.pt")
+    script = folder / "process.py"
     script.write_text(_PROCESS)
     paths = json.dumps([str(Path(__file__).parent), str(Path(__file__).parents[3])])
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     launched = subprocess.run(
-        [*launcher, str(script), str(bert_like), str(path), paths],
+        [*launcher, str(script), str(bert_like), str(folder), paths],
         env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=110,
     )
     assert launched.returncode == 0, launched.stderr
-    found = torch.load(f"{path}.found", weights_only=True)
+    return folder
+
+
+def test_two_processes_learn_what_one_does(bert_like, language, two_processes):
+    """Negatives of the other process count in full: the summed gradients are the whole batch's."""
+    towers, batch = load(bert_like, shared=False), batch_of(language)
+    towers.evaluate()
+    _, expected = plain_gradients(towers, batch)
+    found = torch.load(two_processes / "found.pt", weights_only=True)
     for name, gradient in found.items():  # what takes no part in the loss has a gradient of 0
         whole = expected.get(name, torch.zeros_like(gradient))
         torch.testing.assert_close(gradient, whole, atol=1e-5, rtol=1e-4, msg=name)
     assert expected.keys() <= found.keys()
+
+
+def test_a_training_of_two_processes_is_that_of_one(bert_like, language, two_processes, tmp_path):
+    """From the split to the models: the same batches, losses and validations, the same vectors.
+
+    AdamW makes a whole step of a gradient that is rounding alone, as keys' biases have, so weights
+    may differ where no vector does.
+    """
+    one = train_alike(bert_like, tmp_path / "one", language(60))
+    assert one is not None
+    told = json.loads((two_processes / "two" / "training.json").read_text())
+    assert told["losses"] == pytest.approx(one.history.losses, rel=1e-3)
+    assert len(set(told["losses"])) == ALIKE.n_steps
+    for found, expected in zip(told["validations"], one.history.validations, strict=True):
+        assert found == pytest.approx(expected, abs=0.1)
+    vectors = [
+        load(model).encode_questions(["a b c", "d e f g"]).detach()
+        for model in (one.model, two_processes / "two" / "model")
+    ]
+    torch.testing.assert_close(vectors[0], vectors[1], atol=1e-2, rtol=1e-2)
+    assert not torch.allclose(vectors[0], load(bert_like).encode_questions(["a b c", "d e f g"]))

@@ -136,6 +136,8 @@ def test_jsonl_pairs_are_read(tmp_path):
         ("a.jsonl", '{"query": " ", "positive": "b"}', "a.jsonl:1: no field 'question'"),
         ("a.jsonl", "{", "a.jsonl:1: not JSON"),
         ("a.jsonl", '{"query": "a", "positive": {"text": 1}}', "a.jsonl:1: no field 'text'"),
+        ("a.jsonl", '{"query": "a\\ud800", "positive": "b"}', "a.jsonl:1: holds half a surrogate"),
+        ("a.jsonl", '{"query": "a", "positive": {"title": "\\ud800", "text": "b"}}', "a.jsonl:1"),
         ("a.json", '{"question": "a"}', "list of objects"),
         ("a.json", '[{"question": "a"}]', r"a.json\[0\]: no positive_ctxs"),
         ("a.csv", "a,b", "a BEIR folder, a DPR .json or a .jsonl"),
@@ -167,6 +169,19 @@ def test_a_beir_folder_is_read_with_its_own_corpus_or_another(tmp_path):
     (pair,) = read_pairs([str(whole)])
     assert (pair.question, pair.positive, pair.group) == ("capital of Italy?", ROME, "Italy")
     assert read_pairs([f"{apart},{whole}"]) == [pair]
+
+
+def test_validation_reads_a_split_of_its_own(tmp_path):
+    """A BEIR folder of several splits would else be validated with what it is learned from."""
+    folder = write_beir(tmp_path / "set")
+    (folder / "qrels.tsv").unlink()
+    (folder / "qrels").mkdir()
+    (folder / "qrels" / "train.tsv").write_text("q1\tp1\t1\n")
+    with pytest.raises(CorpusError, match=r"nor .*dev\.tsv"):
+        read_pairs([str(folder)], split="dev")
+    (folder / "qrels" / "dev.tsv").write_text("q1\tp2\t1\n")
+    (learned,), (validated,) = (read_pairs([str(folder)], split=s) for s in ("train", "dev"))
+    assert (learned.positive, validated.positive) == (ROME, PARIS)
 
 
 def test_a_judged_passage_must_be_in_the_corpus(tmp_path):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,15 +15,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from sentence_transformers import SentenceTransformer
 
 from encoder_service.model import load_encoder
 from encoder_service.roles import Role
+from encoder_service.source import find_model
 from encoder_service.training import card, loop
 from encoder_service.training.loop import CHECKPOINTS
 from encoder_service.training.pairs import PassageText, make_pair
 from encoder_service.training.run import TrainingPlan, train
 from encoder_service.training.settings import TrainingSettings, learning_rate_at
-from encoder_service.training.validation import rank_of_best, split
+from encoder_service.training.trainable import load_trainable
+from encoder_service.training.validation import Retrieval, rank_of_best, split
 from shoal.errors import ConfigError
 
 QUICK = TrainingSettings(
@@ -84,6 +89,9 @@ def test_from_random_weights_it_learns_to_read(bert_like, language, tmp_path):
     first = (questions @ passages.T).argmax(axis=1) == np.arange(len(validation))
     served = float(first.mean())
     assert served == pytest.approx(outcome.history.best["Success@1"], abs=0.03)
+    library = SentenceTransformer(outcome.model, device="cpu")
+    texts = [pair.question for pair in validation]
+    np.testing.assert_allclose(library.encode(texts), questions, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("step", [1, 3, 5])
@@ -124,6 +132,17 @@ def test_two_towers_are_trained_apart(bert_like, language, tmp_path):
     assert "- learning_rate: 0.003" in card
 
 
+def test_two_networks_are_not_trained_as_one(bert_like, language, tmp_path):
+    """One of them would be trained and kept as both, with the figures of the other."""
+    both = tmp_path / "passage"
+    shutil.copytree(bert_like, both)
+    plan = plan_of(f"{bert_like},{both}", tmp_path / "out", language(60))
+    with pytest.raises(ConfigError, match="--towers two"):
+        train(plan, ignore, ignore)
+    outcome = train(replace(plan, shared=False), ignore, ignore)
+    assert outcome.folders.keys() == {"question", "passage"}
+
+
 def test_a_run_without_negatives_is_refused(bert_like, tmp_path):
     """Every question answered by the one passage: the loss would be 0 for ever, silently."""
     passage = PassageText("", "A B C")
@@ -151,6 +170,24 @@ def test_it_stops_when_nothing_gets_better(bert_like, language, tmp_path):
     outcome = train(plan_of(bert_like, tmp_path / "out", language(60), idle), ignore, ignore)
     assert outcome.history.best["step"] == 0
     assert len(outcome.history.losses) == 3
+
+
+def test_what_is_written_is_the_best_not_the_last(bert_like, language, tmp_path, monkeypatch):
+    """Validated after 0, 3 and 6 steps, best after 3: those are the weights in the folder."""
+    figures = iter([0.1, 0.5, 0.2])
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def told(_held_out, towers, _world):
+        seen.append({name: p.detach().clone() for name, p in towers.named_parameters()})
+        return Retrieval(success={1: 0.0}, mrr=next(figures))
+
+    monkeypatch.setattr(loop, "measure", told)
+    outcome = train(plan_of(bert_like, tmp_path / "out", language(60)), ignore, ignore)
+    assert outcome.history.best["step"] == 3
+    saved = load_trainable(find_model(outcome.model), device=torch.device("cpu"), shared=True)
+    written = dict(saved.named_parameters())
+    assert all(torch.equal(written[name], weights) for name, weights in seen[1].items())
+    assert not all(torch.equal(written[name], weights) for name, weights in seen[2].items())
 
 
 def test_a_training_that_diverges_says_so(bert_like, language, tmp_path, monkeypatch):
@@ -199,9 +236,11 @@ def test_a_damaged_checkpoint_is_told(bert_like, language, tmp_path):
     plan = plan_of(bert_like, tmp_path / "out", language(60))
     train(plan, ignore, ignore)
     (tensors,) = (tmp_path / "out" / CHECKPOINTS).glob("step-*/tensors.safetensors")
-    os.truncate(tensors, 100)
-    with pytest.raises(ConfigError, match="damaged"):
-        train(plan, ignore, ignore)
+    state = tensors.with_name("state.json")
+    for path in (tensors, state):
+        os.truncate(path, 100)
+        with pytest.raises(ConfigError, match="damaged"):
+            train(plan, ignore, ignore)
 
 
 def test_another_training_is_not_taken_for_this_one(bert_like, language, tmp_path):
@@ -264,6 +303,8 @@ def test_the_learning_rate_rises_and_falls():
         ({"warmup": 1.0}, "warmup is 1.0"),
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"weight_decay": float("nan")}, "weight_decay is nan"),
+        ({"seed": 2**32}, "seed is 4294967296"),
         ({"grouping": "random", "questions_per_passage": 2}, "questions_per_passage is 2"),
     ],
 )
@@ -315,6 +356,11 @@ def test_the_command_is_killed_and_goes_on(bert_like, language, tmp_path):
             whole.kill()
     assert whole.returncode == 0, error
     assert "it/s]" not in error, "a library draws its own progress"
+    told_last = (
+        r"step 40 of 40: loss \d+\.\d+, in-batch accuracy [01]\.\d+, [\d.]+ pairs/s, 0 s left"
+    )
+    assert re.search(told_last, error)
+    assert re.search(r"held-out after step 20: Success@1 [01]\.\d+, .*MRR [01]\.\d+", error)
     assert json.loads(told)["best"].keys() >= {"Success@1", "MRR"}
     assert (tmp_path / "whole.png").read_bytes().startswith(b"\x89PNG")
     again = subprocess.run(
