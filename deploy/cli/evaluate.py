@@ -61,7 +61,9 @@ def evaluate(
     ] = False,
     n_examples: Annotated[int, typer.Option("--examples", min=0, help="Questions shown.")] = 3,
     run: Annotated[
-        Path | None, typer.Option("--run", metavar="FILE", help="Write the ranking as a TREC run.")
+        Path | None,
+        typer.Option("--run", metavar="FILE", help="Write the ranking as a TREC run: the "
+                     "cluster's, with --offline the first baseline's."),
     ] = None,
     dpr_json: Annotated[
         Path | None,

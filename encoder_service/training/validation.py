@@ -77,12 +77,11 @@ def split(
     return learned, held_pairs
 
 
-def held_out_of(pairs: Sequence[TrainingPair], corpus: Sequence[PassageText] = ()) -> HeldOut:
-    """The retrieval task of held-out pairs: all their passages, and `corpus` beside them."""
+def held_out_of(pairs: Sequence[TrainingPair]) -> HeldOut:
+    """The retrieval task of held-out pairs: all their passages, hard negatives among them."""
     passages: dict[int, PassageText] = {pair.positive_key: pair.positive for pair in pairs}
     for pair in pairs:
         passages |= {negative.key: negative for negative in pair.hard_negatives}
-    passages |= {passage.key: passage for passage in corpus if passage.key not in passages}
     rows = {key: row for row, key in enumerate(passages)}
     questions = {pair.question: pair.gold_keys for pair in pairs}
     return HeldOut(

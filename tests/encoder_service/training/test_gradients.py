@@ -252,7 +252,7 @@ def most_held(towers, pairs, chunk_size) -> int:
 
 
 def test_a_batch_of_512_trains_in_the_memory_of_16(bert_like, language):
-    """What waits for the way back is a chunk's, however large the batch; without chunks it grows."""
+    """What waits for the way back is a chunk's, however large the batch."""
     towers, pairs = load(bert_like), language(512)
     towers.evaluate()
     of_16, of_512 = most_held(towers, pairs[:16], 16), most_held(towers, pairs, 16)
