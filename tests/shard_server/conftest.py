@@ -170,7 +170,9 @@ def open_shard() -> Callable[..., ShardIndex]:
 def exact_search(vectors, queries, k, metric="inner_product"):
     """Brute force in float64: scores and ordinals by (-score, ordinal)."""
     if metric == "l2":
-        scores = -((queries[:, None, :].astype(np.float64) - vectors[None]) ** 2).sum(axis=2)
+        # a query at a time: all differences at once would not fit into any cache
+        each = (((query - vectors) ** 2).sum(axis=1) for query in queries.astype(np.float64))
+        scores = -np.stack(list(each))
     else:
         scores = queries.astype(np.float64) @ vectors.T.astype(np.float64)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
