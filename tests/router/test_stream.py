@@ -121,7 +121,7 @@ async def test_a_stream_that_is_cancelled_leaves_nothing(tmp_path, hang):
 async def test_a_reader_who_does_not_read_is_not_served_ahead(tmp_path):
     """Answers that nobody takes hold back further items: memory stays bounded."""
     async with running(tmp_path) as cluster:
-        request = vector_request(np.repeat(VECTOR, 20, axis=0), k=100)
+        request = vector_request(np.repeat(VECTOR, 20, axis=0), k=20)
         call = cluster.stub.StreamSearch()
 
         async def write() -> None:
