@@ -3,21 +3,35 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from facts import FACTS
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
+# before any fixture that a test names, the cluster among them: they start on two cores
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow, pytest.mark.usefixtures("installing")]
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "transformers", "faiss", "pyarrow", "ray")
 
 
-@pytest.fixture(scope="module")
-def bare_python(tmp_path_factory) -> Path:
-    """A fresh environment with the wheel and what it asks for, nothing else."""
-    folder = tmp_path_factory.mktemp("bare")
+@pytest.fixture(scope="session")
+def installing(tmp_path_factory) -> Iterator["Future[Path]"]:
+    """A bare install under way, for pip takes as long as the cluster that it will ask."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(install, tmp_path_factory.mktemp("bare"))
+
+
+@pytest.fixture
+def bare_python(installing) -> Path:
+    """Of a fresh environment with the wheel and what it asks for, nothing else."""
+    return installing.result()
+
+
+def install(folder: Path) -> Path:
+    """The environment's Python."""
     pip = ["-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run(
         [sys.executable, *pip, "wheel", "--no-deps", "--wheel-dir", folder / "dist", ROOT],
