@@ -67,14 +67,16 @@ def test_the_order_is_the_same_every_time(docs: dict[str, Passage]) -> None:
         "assert 'antigravity' not in sys.modules and 'this' not in sys.modules\n"
         "print(hashlib.sha256(repr(ids).encode()).hexdigest())"
     )
-    digests = {
-        subprocess.run(
+    reading = [
+        subprocess.Popen(
             [sys.executable, "-c", code],
             env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=True,
-        ).stdout
+        )
         for seed in ("1", "2")
-    }
-    assert len(digests) == 1
+    ]
+    told = [process.communicate(timeout=100) for process in reading]
+    assert [process.returncode for process in reading] == [0, 0], told
+    assert told[0][0] == told[1][0] != ""
