@@ -66,11 +66,18 @@ def check_intact(index_dir: Path) -> None:
     assert not (index_dir / ".staging").exists()
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, vectors):
+    """Version 1 of a small index, by the command."""
+    index_dir = tmp_path_factory.mktemp("built") / "index"
+    assert build(index_dir, "--vectors", str(vectors / "small.npy")).returncode == 0
+    return index_dir
+
+
 @pytest.fixture
-def index_dir(tmp_path, vectors):
-    """Version 1 of a small index."""
-    assert build(tmp_path / "index", "--vectors", str(vectors / "small.npy")).returncode == 0
-    return tmp_path / "index"
+def index_dir(built, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(built, tmp_path / "index")
 
 
 @pytest.fixture
