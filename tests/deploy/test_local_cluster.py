@@ -88,15 +88,26 @@ def test_a_killed_launcher_leaves_no_process(start_shoal, shoal, tiny_index, eve
     assert again.returncode == 0, again.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_everything_in_order(start_shoal, tiny_index, eventually, number):
-    """Ctrl-C, SIGTERM and a closed terminal drain and stop all processes; the end is a success."""
-    launcher = start_shoal("up", "--index", str(tiny_index), "--port", "0")
-    state = eventually(lambda: (s := read_state("default")) and s.phase == "ready" and s)
-    launcher.send_signal(number)
-    assert launcher.wait(timeout=30) == 0
-    assert gone(state)
-    assert read_state("default") is None
+def test_a_signal_ends_everything_in_order(start_shoal, tiny_index, eventually):
+    """Ctrl-C, SIGTERM and a closed terminal drain and stop all processes; the end is a success.
+
+    Of three clusters, which start at the same time as cores allow it.
+    """
+    signals = {"int": signal.SIGINT, "term": signal.SIGTERM, "hup": signal.SIGHUP}
+    launchers = {
+        name: start_shoal("up", "--index", str(tiny_index), "--port", "0", "--name", name)
+        for name in signals
+    }
+    states = {
+        name: eventually(lambda name=name: (s := read_state(name)) and s.phase == "ready" and s)
+        for name in signals
+    }
+    for name, number in signals.items():
+        launchers[name].send_signal(number)
+    for name, launcher in launchers.items():
+        assert launcher.wait(timeout=30) == 0, name
+        assert gone(states[name]), name
+        assert read_state(name) is None
 
 
 def test_a_signal_while_starting_ends_everything(start_shoal, tiny_index, eventually):
