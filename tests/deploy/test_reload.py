@@ -1,6 +1,7 @@
 """A running cluster moves to another version under load, or stays where it is."""
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -53,12 +54,9 @@ def build(index_dir, n_shards: int = 2, encode=None) -> int:
     return build_index(index_dir, passages, encode or Axes(), options).version
 
 
-@pytest.fixture(scope="module")
-def at_version_1(tmp_path_factory, run_shoal):
-    """A running cluster of two shards over version 1, which tests leave there: its folder."""
-    folder = tmp_path_factory.mktemp("at-1")
-    build(folder / "built")
-    shutil.copytree(folder / "built", folder / "index")
+@contextlib.contextmanager
+def running(folder, run_shoal):
+    """A cluster over the folder's `index`; its state is in the folder too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(folder / "state"))
         patch.setenv("SHOAL_ROUTER__RELEASE_AFTER_S", "0.2")
@@ -68,6 +66,25 @@ def at_version_1(tmp_path_factory, run_shoal):
             yield folder
         finally:
             run_shoal("down", "--timeout-s", "5")
+
+
+@pytest.fixture(scope="module")
+def at_version_1(tmp_path_factory, run_shoal):
+    """A running cluster of two shards over version 1, which tests leave there: its folder."""
+    folder = tmp_path_factory.mktemp("at-1")
+    build(folder / "built")
+    shutil.copytree(folder / "built", folder / "index")
+    with running(folder, run_shoal):
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def moving(tmp_path_factory, run_shoal):
+    """A running cluster of two shards that tests move from version to version: its folder."""
+    folder = tmp_path_factory.mktemp("moving")
+    build(folder / "index")
+    with running(folder, run_shoal):
+        yield folder
 
 
 @pytest.fixture
@@ -80,12 +97,18 @@ def index_at_1(at_version_1, shoal, monkeypatch):
 
 
 @pytest.fixture
-def cluster(tmp_path, shoal, monkeypatch):
-    """A running cluster of two shards over version 1."""
-    monkeypatch.setenv("SHOAL_ROUTER__RELEASE_AFTER_S", "0.2")
-    build(tmp_path / "index")
-    up = shoal("up", "--index", str(tmp_path / "index"), "--port", "0", "--detach")
-    assert up.returncode == 0, up.stderr
+def index_dir(moving):
+    """The index of `cluster`."""
+    return moving / "index"
+
+
+@pytest.fixture
+def cluster(moving, index_dir, shoal, monkeypatch):
+    """The running cluster, at a version that was built for this test alone."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(moving / "state"))
+    if read_state("default").version > 1:
+        build(index_dir)
+        assert shoal("reload").returncode == 0
     return read_state("default")
 
 
@@ -138,24 +161,25 @@ async def under_load(target: str, work) -> tuple[list[int], list[float], object]
     return [version for version, _ in answers], [ms for _, ms in answers], working.result()
 
 
-async def test_three_reloads_under_load_lose_and_mix_nothing(cluster, tmp_path, shoal, eventually):
+async def test_three_reloads_under_load_lose_and_mix_nothing(cluster, index_dir, shoal, eventually):
     """50 searches a second, never retried: every answer is right and of one version."""
 
     def reload_thrice() -> None:
         for _ in range(3):
-            version = build(tmp_path / "index")
+            version = build(index_dir)
             done = shoal("reload", "--json")
             assert done.returncode == 0, done.stderr
             assert json.loads(done.stdout)["version"] == version
 
     versions, times_ms, _ = await under_load(cluster.target, reload_thrice)
     assert versions == sorted(versions)
-    assert set(versions) == {1, 2, 3, 4}
+    last = cluster.version + 3
+    assert set(versions) == set(range(cluster.version, last + 1))
     print(f"{len(versions)} searches, p50 {np.median(times_ms):.1f} ms, worst {max(times_ms):.0f}")
-    assert read_state("default").version == 4
-    prune_versions(tmp_path / "index", keep=1)
-    eventually(lambda: open_versions(shoal) == {4})
-    assert await ask(cluster.target) == 4
+    assert read_state("default").version == last
+    prune_versions(index_dir, keep=1)
+    eventually(lambda: open_versions(shoal) == {last})
+    assert await ask(cluster.target) == last
 
 
 def open_versions(shoal) -> set[int]:
@@ -164,47 +188,48 @@ def open_versions(shoal) -> set[int]:
 
 
 async def test_what_restarts_after_a_reload_serves_the_new_version(
-    cluster, tmp_path, shoal, eventually
+    cluster, index_dir, shoal, eventually
 ):
     """Shard and router, killed in turn, while CURRENT and pruning have moved on."""
-    build(tmp_path / "index")
+    served = build(index_dir)
     assert shoal("reload").returncode == 0
-    build(tmp_path / "index")
-    assert "kept: 2, 3" in shoal("index", "prune", "--index", str(tmp_path / "index")).stdout
+    live = build(index_dir)
+    pruned = shoal("index", "prune", "--index", str(index_dir))
+    assert f"kept: {served}, {live}" in pruned.stdout
     for name in ("shard-0a", "router"):
         pid = {p.name: p.pid for p in read_state("default").processes}[name]
         os.kill(pid, signal.SIGKILL)
         eventually(lambda pid=pid: pid not in {p.pid for p in read_state("default").processes})
         eventually(lambda: shoal("status").returncode == 0)
-        assert await ask(cluster.target) == 2
+        assert await ask(cluster.target) == served
 
 
-async def test_an_addition_reaches_the_cluster(cluster, tmp_path, shoal):
+async def test_an_addition_reaches_the_cluster(cluster, index_dir, shoal):
     """The new segment is searched beside the old one, and its passage comes with its text."""
     new = Passage(id="new", title="added", text=str(N_PASSAGES + 3), where="made-up:1")
     assert (N_PASSAGES + 3) % DIM == 3
-    add_passages(tmp_path / "index", [new], Axes())
+    add_passages(index_dir, [new], Axes())
     assert shoal("reload").returncode == 0
     async with open_channel(cluster.target) as channel:
         stub = search_pb2_grpc.SearchServiceStub(channel)
         answer = await stub.Search(request_of(3), timeout=10)
     hits = answer.results[0].hits
-    assert (answer.version, answer.coverage) == (2, 1.0)
+    assert (answer.version, answer.coverage) == (cluster.version + 1, 1.0)
     assert [hit.passage.id for hit in hits[:3]] == ["new", "p195", "p187"]
     assert hits[0].passage.title == "added"
     assert sum(shard.n_live for shard in answer.shards) == N_PASSAGES + 1
 
 
-async def test_a_rollback_reaches_the_cluster(cluster, tmp_path, shoal):
+async def test_a_rollback_reaches_the_cluster(cluster, index_dir, shoal):
     """An older content under a new number, and back to the live one without naming it."""
-    build(tmp_path / "index")
+    newer = build(index_dir)
     assert shoal("reload").returncode == 0
-    roll_back(tmp_path / "index")
+    roll_back(index_dir)
     done = shoal("reload")
-    assert "from version 2 to 3" in done.stdout
+    assert f"from version {newer} to {newer + 1}" in done.stdout
     again = shoal("reload")
     assert again.returncode == 0
-    assert "at version 3 already" in again.stdout
+    assert f"at version {newer + 1} already" in again.stdout
 
 
 def corrupt(index_dir) -> None:
