@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from facts import FACTS, QUESTIONS
 
+from deploy.cli.main import run
 from deploy.evaluation import float32
 from deploy.evaluation.offline_encoder import open_offline
 from encoder_service.bulk import PassageEncoder, WholeTexts
@@ -73,15 +74,17 @@ def reciprocal_ranks(ids: list[str], query_vectors, vectors) -> float:
     return float(np.mean(ranks))
 
 
-def test_every_point_is_accounted_for(served, passages, encoder):
+def test_every_point_is_accounted_for(served, passages, encoder, capsys):
     """Steps add up from whole texts to the answer; the exact levels are numpy's own figures."""
     folder, cluster = served
-    done = cluster.shoal(
+    code = run([
         "eval", "--waterfall", "--index", str(folder / "index"), "--target", cluster.target,
         "--set", str(folder), "--metrics", "RR@100", "--n-probe", "1",
         "--png", str(folder / "w.png"), "--json",
-    )  # fmt: skip
-    told = json.loads(done.stdout)
+    ])  # fmt: skip
+    written = capsys.readouterr()
+    assert code == 0, written.err
+    told = json.loads(written.out)
     levels = {level["name"]: level["RR@100"] for level in told["levels"]}
     assert list(levels) == [
         "float32, whole texts", "float32, cut texts", "float16", "stored vectors", "codes alone",
