@@ -32,10 +32,17 @@ class HashEncode:
         return np.stack([self.vector(f"{t}\n{x}") for t, x in zip(titles, texts, strict=True)])
 
     def vector(self, text: str) -> np.ndarray:
-        seed = hashlib.blake2b(text.encode(), digest_size=8).digest()
-        rng = np.random.default_rng(int.from_bytes(seed, "little"))
-        drawn = rng.standard_normal(self.dim, dtype=np.float32)
-        return drawn / np.linalg.norm(drawn)
+        return drawn_vector(text, self.dim)
+
+
+@functools.cache  # many tests build from the same 3,000 texts
+def drawn_vector(text: str, dim: int) -> np.ndarray:
+    seed = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    rng = np.random.default_rng(int.from_bytes(seed, "little"))
+    drawn = rng.standard_normal(dim, dtype=np.float32)
+    drawn /= np.linalg.norm(drawn)
+    drawn.flags.writeable = False
+    return drawn
 
 
 def synthetic_passages(n_passages: int) -> Iterator[Passage]:
