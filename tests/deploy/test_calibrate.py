@@ -14,6 +14,7 @@ from deploy.calibration import measure, questions
 from deploy.calibration.choose import Cell, default_point, front_of, points_of
 from deploy.calibration.questions import first_sentence
 from deploy.calibration.run import CalibrateOptions, calibrate_index
+from deploy.cli.main import run
 from router.query import resolve
 from router.recall import lower_bound
 from router.topology import IndexVersion, OperatingPoint
@@ -197,7 +198,7 @@ def test_flat_needs_no_calibration(tiny_index):
         calibrate_index(tiny_index, CalibrateOptions(), no_encoder)
 
 
-def test_the_command_prints_draws_and_records(shoal, index_dir, tmp_path):
+def test_the_command_prints_draws_and_records(shoal, index_dir, tmp_path, capsys):
     """`shoal index calibrate`: a table for people, JSON for programs, a PNG for both."""
     png = tmp_path / "curve.png"
     told = shoal("index", "calibrate", "--index", str(index_dir), "-k", "10",
@@ -206,9 +207,9 @@ def test_the_command_prints_draws_and_records(shoal, index_dir, tmp_path):
     assert "ms a query" in told.stdout
     assert "version 2" in told.stdout
     assert png.read_bytes().startswith(b"\x89PNG")
-    report = json.loads(
-        shoal("index", "calibrate", "--index", str(index_dir), "--n-queries", "60", "--json").stdout
-    )
+    asked = ["index", "calibrate", "--index", str(index_dir), "--n-queries", "60", "--json"]
+    assert run(asked) == 0
+    report = json.loads(capsys.readouterr().out)
     assert (report["version"], report["calibration"]["queries"]) == (3, "vectors")
     assert {point["k"] for point in report["points"]} == {10, 100}
 
