@@ -73,19 +73,31 @@ def test_up_serves_restarts_what_crashes_and_down_leaves_nothing(
     assert shoal("down").stdout == "no cluster 'default' was running\n"
 
 
-@pytest.mark.parametrize("phase", ["starting", "ready"])
-def test_a_killed_launcher_leaves_no_process(start_shoal, shoal, tiny_index, eventually, phase):
-    """SIGKILL runs no handler; the children end by themselves, and the name is free again."""
-    launcher = start_shoal("up", "--index", str(tiny_index), "--port", "0")
-    state = eventually(
-        lambda: (s := read_state("default")) and s.phase == phase and pids(s)["shard-0a"] and s
-    )
-    launcher.kill()
-    launcher.wait()
-    eventually(lambda: gone(state))
-    assert shoal("status").returncode == 69
-    again = shoal("up", "--index", str(tiny_index), "--port", "0", "--detach")
-    assert again.returncode == 0, again.stderr
+def test_a_killed_launcher_leaves_no_process(start_shoal, shoal, tiny_index, eventually):
+    """SIGKILL runs no handler; the children end by themselves, and the name is free again.
+
+    One is killed while it starts its processes, another when they are ready.
+    """
+
+    def up(name, *flags):
+        return start_shoal(
+            "up", "--index", str(tiny_index), "--port", "0", "--name", name, *flags
+        )  # fmt: skip
+
+    def seen(name):
+        state = read_state(name)
+        return state if state and state.phase == name and pids(state)["shard-0a"] else None
+
+    states = {}
+    for phase, launcher in {phase: up(phase) for phase in ("starting", "ready")}.items():
+        states[phase] = eventually(lambda phase=phase: seen(phase))
+        launcher.kill()
+        launcher.wait()
+    for phase, state in states.items():
+        eventually(lambda state=state: gone(state))
+        assert shoal("status", "--name", phase).returncode == 69
+    again = [up(phase, "--detach") for phase in states]
+    assert [process.wait(timeout=60) for process in again] == [0, 0]
 
 
 def test_a_signal_ends_everything_in_order(start_shoal, tiny_index, eventually):
