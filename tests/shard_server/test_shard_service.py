@@ -4,7 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from itertools import pairwise
 
 import grpc
@@ -275,8 +275,7 @@ async def test_serve_shard_announces_itself_and_drains(tmp_path, corpus, write_i
     assert not address_file.exists()
 
 
-@pytest.mark.end_to_end
-@pytest.mark.parametrize(("damage", "flags", "says"), [
+UNSERVABLE = (
     ("flip", [], "SHA-256 differs"),
     ("cut", [], "vectors.faiss: 100 bytes"),
     ("manifest", [], "manifest.json: no valid index: SHA-256 differs"),
@@ -284,28 +283,44 @@ async def test_serve_shard_announces_itself_and_drains(tmp_path, corpus, write_i
     ("none", ["--version", "3"], "version 3 is not"),
     ("none", ["--device", "cuda"], "run with --device cpu"),
     ("none", ["--device", "tpu"], "device"),
-])  # fmt: skip
-def test_what_can_not_be_served_ends_the_process(tmp_path, write_index, damage, flags, says):
-    """Faults 12, 13 and 15: exit 78 and one line on stderr; it never says SERVING."""
-    manifest = write_index(tmp_path, n_rows=300)
+)
+
+
+def spoil(folder, manifest, damage):
+    """Writes the damage into the index at `folder`."""
     if damage == "cut":
-        path = tmp_path / manifest.shards[0].segments[0].files.vectors.path
+        path = folder / manifest.shards[0].segments[0].files.vectors.path
         path.write_bytes(path.read_bytes()[:100])
     if damage == "manifest":
-        path = tmp_path / "versions" / "000001" / "manifest.json"
+        path = folder / "versions" / "000001" / "manifest.json"
         path.write_bytes(path.read_bytes()[:100])
     if damage == "flip":
-        path = tmp_path / manifest.shards[0].segments[0].files.vectors.path
+        path = folder / manifest.shards[0].segments[0].files.vectors.path
         content = bytearray(path.read_bytes())
         content[-20] ^= 1
         path.write_bytes(content)
-    ended = subprocess.run(
-        [sys.executable, "-m", "shard_server", "--index", str(tmp_path), "--shard", "0", *flags],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ended.returncode == 78, ended.stderr
-    assert ended.stderr.count("\n") == 1
-    assert says in ended.stderr
+
+
+@pytest.mark.end_to_end
+def test_what_can_not_be_served_ends_the_process(tmp_path, write_index):
+    """Faults 12, 13 and 15: exit 78 and one line on stderr; it never says SERVING.
+
+    All are started at once, for their imports take the time.
+    """
+    with ExitStack() as stack:
+        started = []
+        for number, (damage, flags, says) in enumerate(UNSERVABLE):
+            folder = tmp_path / str(number)
+            spoil(folder, write_index(folder, n_rows=300), damage)
+            process = subprocess.Popen(
+                [sys.executable, "-m", "shard_server", "--index", str(folder), "--shard", "0",
+                 *flags],
+                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            started.append((process, says))
+        for process, says in started:
+            _, told = process.communicate(timeout=60)
+            assert (process.returncode, told.count("\n")) == (78, 1), told
+            assert says in told
