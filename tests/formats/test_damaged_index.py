@@ -1,5 +1,6 @@
 """Damage and hostile names, counted out: every cut, every flipped bit, every way out is refused."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -59,16 +60,23 @@ def test_a_server_and_a_command_refuse_half_a_manifest(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[:40])
     server = ["shard_server", "--index", str(tmp_path), "--shard", "0", "--port", "0"]
-    for command in (server, ["deploy.cli.main", "index", "inspect", "--index", str(tmp_path)]):
-        done = subprocess.run(
-            [sys.executable, "-m", *command],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert done.returncode == 78, done.stderr
-        (line,) = done.stderr.strip().splitlines()[-1:]
-        assert f": error: {path}: no valid index: " in line
-        assert "Traceback" not in done.stderr
+    inspection = ["deploy.cli.main", "index", "inspect", "--index", str(tmp_path)]
+    with contextlib.ExitStack() as stack:
+        started = []
+        for command in (server, inspection):
+            process = subprocess.Popen(
+                [sys.executable, "-m", *command], env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            started.append(process)
+        for process in started:
+            _, told = process.communicate(timeout=60)
+            assert process.returncode == 78, told
+            (line,) = told.strip().splitlines()[-1:]
+            assert f": error: {path}: no valid index: " in line
+            assert "Traceback" not in told
 
 
 @pytest.fixture
