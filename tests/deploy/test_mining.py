@@ -127,16 +127,16 @@ def test_a_killed_mining_ends_as_if_it_never_was(many, tmp_path, shoal, start_sh
         return ["mine", "--data", str(many), "--by", "bm25", "--batch", "1", "--depth", "20",
                 "--negatives", "3", "--out", str(tmp_path / out), "--json"]  # fmt: skip
 
-    whole = shoal(*arguments("whole.json"))
-    assert whole.returncode == 0, whole.stderr
     work = tmp_path / "killed.json.work"
     process = start_shoal(*arguments("killed.json"))
     eventually(lambda: work.exists() and work.stat().st_size > 20_000)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed.json").exists()
+    whole = start_shoal(*arguments("whole.json"))
     again = shoal(*arguments("killed.json"))
     assert again.returncode == 0, again.stderr
+    assert whole.wait(timeout=60) == 0
     assert 0 < json.loads(again.stdout)["n_kept"] < 2_000
     assert (tmp_path / "killed.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
     scores = [passage["score"] for record in json.loads((tmp_path / "killed.json").read_text())
