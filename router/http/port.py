@@ -24,6 +24,8 @@ MAX_CONNECTIONS = 512
 """More are refused at once: each costs a file and some 50 KiB."""
 IDLE_S = 30.0
 """In which a connection must have sent a request whole but for its body."""
+LINGER_S = 10.0
+"""For which a body is read on after its answer: hanging up at once could lose the answer."""
 _BACKLOG = 128
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
@@ -71,6 +73,7 @@ class HttpPort:
             handle_signals=False,
             access_log=None,
             keepalive_timeout=IDLE_S,
+            lingering_time=LINGER_S,
             auto_decompress=False,  # a few bytes must not become gigabytes
             handler_cancellation=True,  # a caller that left wants no answer
             shutdown_timeout=config.grace_s,

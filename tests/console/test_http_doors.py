@@ -108,6 +108,7 @@ async def test_slow_peers_are_let_go(tmp_path, port_over, monkeypatch):
     """Of headers, or of a body; other callers notice nothing."""
     monkeypatch.setattr(port, "IDLE_S", 0.3)
     monkeypatch.setattr(bodies, "BODY_S", 0.3)
+    monkeypatch.setattr(port, "LINGER_S", 0.3)
     async with running(tmp_path, check_timeout_s=10.0) as cluster, port_over(cluster) as url:
         host, number = url.removeprefix("http://").split(":")
 
