@@ -153,7 +153,7 @@ async def under_load(target: str, work) -> tuple[list[int], list[float], object]
         searches = []
         working = asyncio.create_task(asyncio.to_thread(work))
         begun_s = time.monotonic()
-        while not working.done() or len(searches) < RATE:
+        while not working.done() or len(searches) < RATE // 2:
             searches.append(asyncio.create_task(search(len(searches))))
             due_s = begun_s + len(searches) / RATE
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))

@@ -169,7 +169,7 @@ async def test_passes_side_by_side_answer_the_same(sentence_model, texts, n_thre
     encoder = load_encoder(str(sentence_model), device="cpu", n_threads=n_threads)
     assert encoder.n_streams == n_threads
     queue = EncodeQueue(encoder, max_queued_texts=2048)
-    calls = [texts[i % 6 :] * (1 + i % 9) for i in range(40)]
+    calls = [texts[i % 6 :] * (1 + i % 9) for i in range(18)]
     answers = await asyncio.gather(*(ask(queue, call) for call in calls))
     for call, answer in zip(calls, answers, strict=True):
         expected = encoder.encode(call, Role.QUERY)
