@@ -11,6 +11,8 @@ import pytest
 import trustme
 from fakes.cluster import running
 
+from deploy.doctor.facts.doors import knock
+from deploy.doctor.facts.sockets import Listening
 from router.config import RouterConfig, refuse_exposed_http
 from router.http import bodies, port, sending
 from router.http.pages import read_pages
@@ -297,6 +299,29 @@ async def test_tls_serves_the_certificate_of_the_moment(tmp_path, port_over):
         async with asyncio.timeout(20):
             while await served(url) == first:  # noqa: ASYNC110 -- files, looked at once a second
                 await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("with_tls", [False, True])
+@pytest.mark.parametrize("with_tokens", [False, True])
+async def test_the_doctor_sees_whether_it_wants_a_token(tmp_path, port_over, with_tls, with_tokens):
+    """Fault 53: asked by a name that is not its own, an open port refuses like a closed one."""
+    settings = {}
+    if with_tls:
+        made = trustme.CA().issue_cert("127.0.0.1")
+        settings["tls_certificate"] = tmp_path / "server.pem"
+        settings["tls_key"] = tmp_path / "server.key"
+        settings["tls_certificate"].write_bytes(made.cert_chain_pems[0].bytes())
+        settings["tls_key"].write_bytes(made.private_key_pem.bytes())
+    if with_tokens:
+        settings["tokens"] = tmp_path / "tokens.yaml"
+        settings["tokens"].write_text(with_entry("", entry_of("a", new_token(), ["search"], None)))
+    async with (
+        running(tmp_path, check_timeout_s=10.0) as cluster,
+        port_over(cluster, **settings) as url,
+    ):
+        at = Listening(host="127.0.0.1", port=int(url.rpartition(":")[2]))
+        door = await asyncio.to_thread(knock, 1, "router", at)
+    assert (door.speaks, door.tls, door.asks) == ("http", with_tls, with_tokens)
 
 
 def test_an_exposed_port_needs_tls_and_tokens_or_a_word(tmp_path):

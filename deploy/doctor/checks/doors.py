@@ -40,12 +40,11 @@ def open_doors(facts: Facts) -> Iterator[Finding]:
 
 def _judged(door: Door) -> Finding:
     name = "open-doors"
-    where = f"{door.module} (pid {door.pid}) is open to other machines on {_place(door)}"
-    can = _WORDS.get(door.module, "uses it")
+    by = ", by HTTP" if door.speaks == "http" else ""
+    where = f"{door.module} (pid {door.pid}) is open to other machines on {_place(door)}{by}"
+    can = _WORDS.get(door.module, "uses it") if not by else "searches the cluster"
     if door.speaks == "silent":
         return note(name, f"{where}, and did not answer when it was asked")
-    if door.speaks == "http":
-        return _judged_page(door, where)
     plain = "" if door.tls else ", in plaintext"
     if door.asks:
         if door.tls:
@@ -54,6 +53,12 @@ def _judged(door: Door) -> Finding:
         return warning(name, what, "give it --tls-certificate and --tls-key (docs/security.md)")
     if door.asks is None and door.tls:
         return note(name, f"{where}, in TLS, and refuses who shows no certificate, or is busy")
+    if door.asks is None and by:
+        return warning(
+            name,
+            f"{where}{plain}: whoever reaches it reads its page, as of metrics",
+            "give --metrics-host 127.0.0.1, or let who collects the figures alone reach it",
+        )
     unknown = ", and could not be asked whether it wants a token" if door.asks is None else ""
     what = f"{where}{plain}{unknown or ', and asks for no token'}: whoever reaches it {can}"
     return fault(name, what, _PROTECT)
@@ -61,24 +66,3 @@ def _judged(door: Door) -> Finding:
 
 def _place(door: Door) -> str:
     return f"[{door.host}]:{door.port}" if ":" in door.host else f"{door.host}:{door.port}"
-
-
-def _judged_page(door: Door, where: str) -> Finding:
-    name = "open-doors"
-    if door.asks is False:
-        return fault(
-            name,
-            f"{where}, by HTTP in plaintext, and answers searches without a token",
-            "listen on 127.0.0.1, or give --tokens, and put a proxy with TLS before it",
-        )
-    if door.asks:
-        return warning(
-            name,
-            f"{where}, by HTTP in plaintext: its token can be read on the way",
-            "listen on 127.0.0.1, and put a proxy with TLS before it",
-        )
-    return warning(
-        name,
-        f"{where}, by HTTP in plaintext: whoever reaches it reads its page, as of metrics",
-        "give --metrics-host 127.0.0.1, or let who collects the figures alone reach it",
-    )

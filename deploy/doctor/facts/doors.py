@@ -7,6 +7,7 @@ could be answered with data: a method that doesn't exist, which every closed doo
 import contextlib
 import socket
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -51,12 +52,12 @@ def knock(pid: int, module: str, at: Listening) -> Door:
     """What a stranger meets there."""
     address = (_near(at.host), at.port)
     certificate = _certificate(address)
-    speaks: Speech = "grpc" if certificate else _speech(address)
+    speaks = _speech(address) if certificate is None else _speech_in_tls(address)
     asks = None
     if speaks == "grpc":
         asks = _asks_by_grpc(address, certificate)
     elif speaks == "http":
-        asks = _asks_by_http(address)
+        asks = _asks_by_http(address, tls=certificate is not None)
     return Door(
         pid=pid,
         module=module,
@@ -83,14 +84,23 @@ def _certificate(address: tuple[str, int]) -> str | None:
 
 def _speech(address: tuple[str, int]) -> Speech:
     with contextlib.suppress(OSError):
-        return "http" if _ask_http(address, "GET /").startswith("HTTP/1") else "grpc"
+        said = _ask_http(address, "GET /", tls=False)
+        return "http" if said.startswith("HTTP/1") else "grpc"
     return "silent"
 
 
-def _asks_by_http(address: tuple[str, int]) -> bool | None:
+def _speech_in_tls(address: tuple[str, int]) -> Speech:
+    """By the version of HTTP that the handshake settles on: gRPC's is 2, a page's 1.1."""
+    with contextlib.suppress(OSError), _stream(address, tls=True) as stream:
+        settled = stream.selected_alpn_protocol() if isinstance(stream, ssl.SSLSocket) else None
+        return "grpc" if settled == "h2" else "http"
+    return "grpc"
+
+
+def _asks_by_http(address: tuple[str, int], *, tls: bool) -> bool | None:
     """By the status of a search for nothing; None where there is no such door, as with metrics."""
     try:
-        words = _ask_http(address, "POST /retrieve").split(maxsplit=2)
+        words = _ask_http(address, "POST /retrieve", tls=tls).split(maxsplit=2)
     except OSError:
         return None
     status = words[1] if len(words) > 1 else ""
@@ -99,10 +109,28 @@ def _asks_by_http(address: tuple[str, int]) -> bool | None:
     return False if status in {"200", "400", "415", "422"} else None
 
 
-def _ask_http(address: tuple[str, int], what: str) -> str:
-    with socket.create_connection(address, timeout=_TIMEOUT_S) as stream:
-        stream.sendall(f"{what} HTTP/1.0\r\nHost: doctor\r\nContent-Length: 0\r\n\r\n".encode())
+def _ask_http(address: tuple[str, int], what: str, *, tls: bool) -> str:
+    # by its address: a name that it doesn't go by is refused whoever asks, token or not
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    asked = f"{what} HTTP/1.0\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n"
+    with _stream(address, tls=tls) as stream:
+        stream.sendall(asked.encode())
         return stream.recv(64).decode("latin-1")
+
+
+@contextlib.contextmanager
+def _stream(address: tuple[str, int], *, tls: bool) -> Iterator[socket.socket]:
+    """A connection; in TLS to whoever answers, since nothing secret is said."""
+    with socket.create_connection(address, timeout=_TIMEOUT_S) as stream:
+        if not tls:
+            yield stream
+            return
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        with context.wrap_socket(stream) as wrapped:
+            yield wrapped
 
 
 def _asks_by_grpc(address: tuple[str, int], certificate: str | None) -> bool | None:
