@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
+import grpc
 from aiohttp import web
 
 from router.http.endpoints import INSIDE, Endpoints
@@ -29,6 +30,8 @@ HEALTH = "/health"
 _RETRIEVE, _SEARCH = "Retrieve", "ConsoleSearch"
 COUNTED_CALLS = frozenset({_RETRIEVE, _SEARCH})
 """What requests are called in `shoal_requests_total`."""
+_TIMED = frozenset({"OK", "CANCELLED", "DEADLINE_EXCEEDED"})
+"""Answered, or waited for in vain: refusals are quick, and would flatter the times."""
 
 
 def application(endpoints: Endpoints, doorkeeper: Doorkeeper) -> web.Application:
@@ -68,17 +71,19 @@ class _Around:
         self._doorkeeper = doorkeeper
         self._open = {*pages, HEALTH}
         self._pages = pages
+        for name in COUNTED_CALLS:  # 0 and not absent, so that an alarm sees the first
+            metrics.REQUESTS.labels(name, grpc.StatusCode.INTERNAL.name)
 
     @web.middleware
     async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """One request, from its headers to the end of its answer."""
         begun_s = time.perf_counter()
         request_id = adopt_request_id(request.headers.get(METADATA_KEY, ""))
-        answer, code = await self._answer(request, handler, request_id)
-        name = request.match_info.route.name
-        if name is not None:  # a search's: names are a closed set
-            metrics.REQUESTS.labels(name, code).inc()
-            metrics.REQUEST_SECONDS.labels(name).observe(time.perf_counter() - begun_s)
+        code = grpc.StatusCode.CANCELLED.name  # unless there is an answer
+        try:
+            answer, code = await self._answer(request, handler, request_id)
+        finally:
+            _count(request, code, time.perf_counter() - begun_s)
         answer.headers[METADATA_KEY] = request_id
         answer.headers.update(SECURITY_HEADERS)
         answer.headers.setdefault("Cache-Control", "no-store")
@@ -117,6 +122,15 @@ class _Around:
         if fault is not None:
             raise fault
         request[INSIDE] = not is_open and self._doorkeeper.sees_inside(request.headers)
+
+
+def _count(request: web.Request, code: str, took_s: float) -> None:
+    name = request.match_info.route.name
+    if name is None:  # no search: names are a closed set
+        return
+    metrics.REQUESTS.labels(name, code).inc()
+    if code in _TIMED:
+        metrics.REQUEST_SECONDS.labels(name).observe(took_s)
 
 
 def _failed(status: int, line: bytes, headers: Mapping[str, str]) -> web.Response:

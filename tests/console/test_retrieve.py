@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from fakes.cluster import eventually
 from fakes.corpus import vector_of
+from prometheus_client import REGISTRY
 
 from router.http.retrieve import MAX_INTERACTIVE, asked_of, results_of, searches_of
 from router.query import MAX_QUERIES
@@ -143,8 +144,34 @@ async def test_failures_have_their_own_status_and_one_line(site):
     assert (status, body["error"]["code"]) == (503, "UNAVAILABLE")
 
 
+def counted(code: str) -> tuple[float, float]:
+    """Calls of `/retrieve` that ended so, and how many of all were timed."""
+    labels = {"rpc": "Retrieve", "code": code}
+    timed = REGISTRY.get_sample_value("shoal_request_duration_seconds_count", {"rpc": "Retrieve"})
+    return REGISTRY.get_sample_value("shoal_requests_total", labels) or 0, timed or 0
+
+
+async def test_refusals_are_counted_and_not_timed(site):
+    """As over gRPC: they take no time, and a server that refuses all would look fast; a fault of
+    ours is 0 and not absent before the first, which an alarm would sleep through.
+    """
+    assert (
+        REGISTRY.get_sample_value("shoal_requests_total", {"rpc": "Retrieve", "code": "INTERNAL"})
+        is not None
+    )
+    n_refused, n_timed = counted("INVALID_ARGUMENT")
+    assert (await site.post("/retrieve", json={"queries": []}))[0] == 400
+    assert counted("INVALID_ARGUMENT") == (n_refused + 1, n_timed)
+    n_answered, _ = counted("OK")
+    assert (await site.post("/retrieve", json={"queries": ["a"]}))[0] == 200
+    assert counted("OK") == (n_answered + 1, n_timed + 1)
+
+
 async def test_a_caller_that_leaves_takes_its_search_along(site):
-    """Nothing goes on for nobody: shards see the cancellation."""
+    """Nothing goes on for nobody: shards see the cancellation; and it counts, with its time, or a
+    router that hangs until its callers leave would have failed nobody.
+    """
+    n_left, n_timed = counted("CANCELLED")
     shards = site.cluster.replicas
     for shard in shards:
         shard.script.gate.clear()
@@ -154,3 +181,4 @@ async def test_a_caller_that_leaves_takes_its_search_along(site):
     await asyncio.gather(asking, return_exceptions=True)
     await eventually(lambda: all(shard.script.n_cancelled for shard in shards))
     assert site.cluster.admission.n_queries == 0
+    await eventually(lambda: counted("CANCELLED") == (n_left + 1, n_timed + 1))
