@@ -1,13 +1,14 @@
 """Two runs side by side, as ratios, and whether the second is worse. Pure.
 
-Rule: figures are compared where the load was the same, stage by stage; a run that was the
-generator's own fault is no measure of anything, and neither are two without a stage in common.
+Rule: figures are compared where the load was the same, stage by stage; two searches for the highest
+rate under one goal by what they found, for their trials near it are all noise. A run that was the
+generator's own fault is no measure of anything, and neither are two with nothing in common.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from shoal.bench.record import RunRecord
+from shoal.bench.record import MaxRate, RunRecord
 from shoal.bench.report import LoadReport
 from shoal.errors import InvalidArgumentError
 
@@ -53,7 +54,7 @@ _FIGURES = (
 
 
 def ratios_of(first: RunRecord, second: RunRecord, threshold: float) -> list[Ratio]:
-    """Every figure of the stages that both runs have.
+    """Every figure of the stages that both runs have; of two searches, the highest rate.
 
     Args:
         first: what to compare with.
@@ -67,6 +68,8 @@ def ratios_of(first: RunRecord, second: RunRecord, threshold: float) -> list[Rat
     for record, which in ((first, "first"), (second, "second")):
         if record.fault:
             raise InvalidArgumentError(f"the {which} run measures nothing: {record.fault}")
+    if first.max_rate is not None and second.max_rate is not None:
+        return [_of_searches(first.max_rate, second.max_rate, threshold)]
     ratios = [
         ratio
         for one, other in _common(first.reports, second.reports)
@@ -78,6 +81,26 @@ def ratios_of(first: RunRecord, second: RunRecord, threshold: float) -> list[Rat
         )
         raise InvalidArgumentError(f"the runs have no load in common: {loads}")
     return ratios
+
+
+def _of_searches(one: MaxRate, other: MaxRate, threshold: float) -> Ratio:
+    if (one.p99_ms, one.recall) != (other.p99_ms, other.recall):
+        raise InvalidArgumentError(
+            f"the searches had different goals: {_goal(one)} and {_goal(other)}"
+        )
+    before, after = one.calls_per_s or 0.0, other.calls_per_s or 0.0  # None: no rate met it
+    return Ratio(
+        stage=_goal(one),
+        figure="highest rate",
+        first=before,
+        second=after,
+        worse=before - after > threshold * before + 1e-12,
+    )
+
+
+def _goal(found: MaxRate) -> str:
+    goal = f"p99 {found.p99_ms:g} ms"
+    return goal if found.recall is None else f"{goal}, recall {found.recall:g}"
 
 
 def _common(

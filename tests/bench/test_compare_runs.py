@@ -69,6 +69,25 @@ def test_only_loads_in_common_are_compared():
         ratios_of(record(report(clients=4)), record(report(clients=16)), 0.1)
 
 
+def test_two_searches_are_compared_by_what_they_found():
+    """The highest rate is the answer; their trials beyond it are a server that gives out. None met
+    the goal is 0, and other goals are another question.
+    """
+
+    def search(calls_per_s, p99_ms=50.0):
+        found = MaxRate(p99_ms=p99_ms, recall=0.9, calls_per_s=calls_per_s, why="", trials=())
+        return record(report(ms=10.0 if calls_per_s else 900.0), max_rate=found)
+
+    (ratio,) = ratios_of(search(100.0), search(85.0), 0.1)
+    assert (ratio.figure, ratio.stage) == ("highest rate", "p99 50 ms, recall 0.9")
+    assert (ratio.ratio, ratio.worse) == (0.85, True)
+    assert worse(search(100.0), search(95.0)) == worse(search(85.0), search(100.0)) == set()
+    assert worse(search(100.0), search(None)) == {"highest rate"}
+    assert ratios_of(search(None), search(100.0), 0.1)[0].ratio is None
+    with pytest.raises(InvalidArgumentError, match="different goals"):
+        ratios_of(search(100.0), search(100.0, p99_ms=60.0), 0.1)
+
+
 def test_a_run_that_measured_its_generator_is_not_compared():
     """Its figures say nothing about a server."""
     sound = report()
