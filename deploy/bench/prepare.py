@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from shoal.bench.queries import generated_texts, generated_vectors
+from shoal.bench.queries import N_TEXTS, N_VECTORS, generated_texts, generated_vectors
 from shoal.bench.target import adapter_of
 from shoal.client import Client
 from shoal.credentials import Credentials
@@ -27,7 +27,7 @@ class QuerySource:
         vectors: a .npy of shape (n, dim).
         sample: a corpus, or an index's folder.
         mode: what to make up, or to draw of an index; None is texts where that can be.
-        n_queries: how many are drawn or made up.
+        n_queries: how many are drawn or made up; None is `N_TEXTS` texts or `N_VECTORS` vectors.
         seed: which.
     """
 
@@ -35,7 +35,7 @@ class QuerySource:
     vectors: Path | None = None
     sample: str | None = None
     mode: Literal["text", "vector"] | None = None
-    n_queries: int = 2_048
+    n_queries: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -84,13 +84,13 @@ def prepared(
                 )
             with Client(target, token=credentials.token, tls=credentials.tls) as client:
                 dim = client.get_index(index).dim
-            vectors = generated_vectors(source.n_queries, dim, source.seed)
+            vectors = generated_vectors(source.n_queries or N_VECTORS, dim, source.seed)
             yield Prepared(
-                source=f"{source.n_queries:,} random directions",
+                source=f"{len(vectors):,} random directions",
                 vectors_file=_saved(Path(folder), vectors),
             )
         else:
-            texts = generated_texts(source.n_queries, source.seed)
+            texts = generated_texts(source.n_queries or N_TEXTS, source.seed)
             yield Prepared(source=f"{len(texts):,} made-up questions", texts=texts)
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from deploy.calibration.questions import first_sentence, from_stored
 from shard_server.building.read import read_corpus
+from shoal.bench.queries import N_TEXTS, N_VECTORS
 from shoal.errors import ConfigError, CorpusError
 from shoal.formats.manifest import Manifest
 from shoal.formats.passages import PassageFile, TextColumn
@@ -33,12 +34,14 @@ class Drawn:
     vectors: npt.NDArray[np.float32] | None = None
 
 
-def draw(path: str, n_queries: int, seed: int, mode: Literal["text", "vector"] | None) -> Drawn:
+def draw(
+    path: str, n_queries: int | None, seed: int, mode: Literal["text", "vector"] | None
+) -> Drawn:
     """Titles and first sentences of a corpus, or of an index's passages, or its stored vectors.
 
     Args:
         path: a corpus, or an index's folder.
-        n_queries: how many, where there are as many.
+        n_queries: how many, where there are as many; None is `N_TEXTS` or `N_VECTORS`.
         seed: which.
         mode: of an index: texts or vectors; None is texts where it has an encoder.
 
@@ -54,14 +57,15 @@ def draw(path: str, n_queries: int, seed: int, mode: Literal["text", "vector"] |
         passages: Iterator[tuple[str, str]] = (
             (passage.title, passage.text) for passage in read_corpus(path)
         )
-        return _texts(path, _reservoir(passages, n_queries, rng), rng)
+        return _texts(path, _reservoir(passages, n_queries or N_TEXTS, rng), rng)
     manifest = load_manifest(Path(path))
     if not manifest.n_live:
         raise ConfigError(f"{path}: the index is empty; there is nothing to ask with")
     if mode == "text" or (mode is None and manifest.encoder is not None):
         passages = _passages(Path(path), manifest)
-        return _texts(path, _reservoir(passages, n_queries, rng), rng)
-    held_out = from_stored(Path(path), manifest, n_queries=n_queries, seed=seed)
+        return _texts(path, _reservoir(passages, n_queries or N_TEXTS, rng), rng)
+    n_vectors = n_queries or N_VECTORS
+    held_out = from_stored(Path(path), manifest, n_queries=n_vectors, seed=seed)
     order = np.random.default_rng(seed).permutation(len(held_out.vectors))
     return Drawn(source=f"stored vectors of {path}", vectors=held_out.vectors[order])
 

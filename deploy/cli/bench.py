@@ -87,8 +87,10 @@ def bench(
                      "index. Default: text where it has an encoder."),
     ] = None,
     n_queries: Annotated[
-        int, typer.Option("--n-queries", min=1, help="Queries drawn or made up.")
-    ] = 2_048,
+        int | None, typer.Option("--n-queries", min=1, help="Queries drawn or made up. Default: "
+                                 "8,192 texts, more than an encoder's cache keeps, or 2,048 "
+                                 "vectors.")
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, max=1024, help="Queries a call.")] = 1,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Processes that send. Default: one for "

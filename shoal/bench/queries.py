@@ -14,6 +14,12 @@ import numpy.typing as npt
 
 from shoal.errors import CorpusError
 
+N_TEXTS = 8_192
+"""Made up or drawn, where no number is asked for: twice what an encoder's cache keeps by default,
+so that whoever has been through them all and begins again finds none of them there."""
+N_VECTORS = 2_048
+"""The same of vectors, which nothing caches."""
+
 Vectors: TypeAlias = npt.NDArray[np.floating[Any]]
 Batch: TypeAlias = tuple[str, ...] | Vectors
 """The queries of one call: texts, or vectors of shape (n, dim)."""

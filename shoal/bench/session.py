@@ -10,6 +10,7 @@ from typing import Protocol
 from shoal.bench.load import TRUTH_BUDGET_S, Tick, Workers, start_workers
 from shoal.bench.max_rate import Goal, Search, readable
 from shoal.bench.plan import LoadPlan
+from shoal.bench.queries import N_TEXTS
 from shoal.bench.record import MaxRate
 from shoal.bench.report import LoadReport
 from shoal.bench.schedule import Stage
@@ -18,7 +19,10 @@ from shoal.bench.truth import Truth
 
 _PROBE_CLIENTS = 8
 _PROBE_S = 2.0
-_SAMPLES = 4
+_SAMPLES = 8
+_TRUTH_TIMES = 4
+"""A search's recall is measured trial by trial, each on its part of the list: so many times the
+questions of a plain run are searched exactly, as far as so many times its seconds allow."""
 
 
 class Watcher(Protocol):
@@ -62,6 +66,7 @@ async def run_stages(plan: LoadPlan, stages: Sequence[Stage], watcher: Watcher) 
             report = await workers.run(stage, truth, watcher.tick)
             watcher.end(report, "")
             reports.append(report)
+    notes += repeats(plan, workers.n_sent)
     return Outcome(served=served, reports=tuple(reports), notes=notes)
 
 
@@ -84,7 +89,7 @@ async def find_max(plan: LoadPlan, stage: Stage, goal: Goal, watcher: Watcher) -
         endless = Stage(rate=1e6, duration_s=stage.duration_s)
         times = 1 if goal.recall is None else _SAMPLES
         larger = replace(plan, recall_sample=times * plan.recall_sample)
-        budget_s = times * TRUTH_BUDGET_S
+        budget_s = TRUTH_BUDGET_S * (1 if goal.recall is None else _TRUTH_TIMES)
         truth, notes = await _truth(larger, workers, watcher, [endless], budget_s)
         first = stage.rate or await _probe(workers, watcher)
         search = Search(goal, first)
@@ -93,7 +98,20 @@ async def find_max(plan: LoadPlan, stage: Stage, goal: Goal, watcher: Watcher) -
             watcher.begin(at_rate, search.n_trials + 1, None)
             report = await workers.run(at_rate, truth, watcher.tick)
             watcher.end(report, search.learn(rate, report) or "met")
+    notes += repeats(plan, workers.n_sent)
     return Outcome(served=served, reports=search.kept, notes=notes, max_rate=search.found)
+
+
+def repeats(plan: LoadPlan, n_calls: int) -> tuple[str, ...]:
+    """A note where `n_calls` asked so few texts again that an encoder's cache knows them. Pure."""
+    n_texts, n_asked = len(plan.texts), n_calls * plan.batch
+    if not 0 < n_texts < min(N_TEXTS, n_asked):
+        return ()
+    told = (
+        f"{n_asked:,} questions were asked of {n_texts:,}: where an encoder caches, those that "
+        f"came again took it no time; give more of them (--queries, --n-queries {N_TEXTS})"
+    )
+    return (told,)
 
 
 async def _probe(workers: Workers, watcher: Watcher) -> float:
