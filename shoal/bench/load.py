@@ -7,6 +7,7 @@ dies or falls silent ends the run, because what it would have sent is missing fr
 import asyncio
 import contextlib
 import json
+import math
 import os
 import sys
 import time
@@ -24,7 +25,7 @@ from shoal.bench.tally_wire import slice_from_json, tally_from_json
 from shoal.bench.target import Served
 from shoal.bench.truth import Truth
 from shoal.child_environment import import_environment
-from shoal.errors import InternalError
+from shoal.errors import InternalError, VerdictError
 
 TRUTH_BUDGET_S = 5.0
 """How long exact answers may be asked for before a run: what comes by then is the sample."""
@@ -33,6 +34,8 @@ _START_S = 120.0
 _GRACE_S = 30.0
 _ALIGN_S = 0.05
 _LINE_BYTES = 64 << 20
+_SILENT_S = 10.0
+"""A worker that tells nothing for as long hangs: ticks come twice a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +108,11 @@ class Workers:
     def align_s(self) -> float:
         """How long an order takes to reach all workers, at most."""
         return _ALIGN_S * (1 + len(self.processes))
+
+    @property
+    def n_sent(self) -> int:
+        """Calls of all stages so far, warm-ups too."""
+        return self._n_sent
 
     async def introduce(self) -> None:
         """Hands every worker the plan, and waits until it has prepared its requests."""
@@ -201,7 +209,7 @@ class Workers:
         within_s: float,
         on_tick: OnTick = lambda _: None,
     ) -> dict[str, Any]:
-        process = self.processes[number]
+        process, told_s = self.processes[number], -math.inf
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -213,8 +221,14 @@ class Workers:
                     told = _understand(line)
                     if "tick" not in told:
                         return told
+                    told_s = time.monotonic()
                     on_tick(_tick_of(number, told["tick"]))
         except TimeoutError:
+            if time.monotonic() - told_s < _SILENT_S:
+                raise VerdictError(
+                    f"load worker {number} still had calls to send after {within_s:.0f} s: the "
+                    "generator can't make this load; ask for less, or give it more --workers"
+                ) from None
             raise InternalError(f"load worker {number} fell silent for {within_s:.0f} s") from None
         except (BrokenPipeError, ConnectionResetError):
             raise InternalError(f"load worker {number} died") from None

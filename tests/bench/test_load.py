@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from shoal import errors
-from shoal.bench import LoadPlan, Stage, run_load
+from shoal.bench import LoadPlan, Stage, load, run_load
 from shoal.bench.load import start_workers
 from shoal.bench.target import Served
 from shoal.rpc.interceptor import ShoalInterceptor
+from shoal.v1 import priority_pb2, search_pb2_grpc
 from shoal.v1 import search_pb2 as pb
-from shoal.v1 import search_pb2_grpc
 
 
 class Freezing(search_pb2_grpc.SearchServiceServicer):
@@ -188,6 +188,8 @@ async def test_recall_is_of_the_run_s_own_answers(server):
     assert report.recall.n == 10
     exact, load = server.requests[:10], server.requests[10:]
     assert all(r.exact and not r.HasField("n_probe") for r in exact)
+    # past the encoder's cache, or the load's own questions would be known there
+    assert all(r.priority == priority_pb2.PRIORITY_BULK for r in exact)
     assert not any(r.exact for r in load)
     assert {r.n_probe for r in load} == {4}
 
@@ -220,6 +222,28 @@ async def test_a_dead_worker_ends_the_run(server):
         workers.processes[1].kill()
         with pytest.raises(errors.InternalError, match="died"):
             await workers.run(Stage(rate=50, duration_s=20.0))
+
+
+async def test_a_load_that_can_t_be_made_is_the_generator_s_fault(tmp_path, monkeypatch):
+    """It sends and tells, and is never done: no worker that hangs, and no bug."""
+    (tmp_path / "never_done.py").write_text(
+        "import asyncio\n"
+        "from contextlib import asynccontextmanager\n"
+        "class Target:\n"
+        "    n_requests, stages = 3, ()\n"
+        "    async def send(self, request, *, with_ids):\n"
+        "        await asyncio.Event().wait()\n"
+        "@asynccontextmanager\n"
+        "async def open_target(plan):\n"
+        "    yield Target()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(load, "_GRACE_S", 0.0)
+    with pytest.raises(errors.VerdictError, match="can't make this load"):
+        await run(
+            target="anything", adapter="never_done:open_target", rate=100, duration_s=0.2,
+            warmup_s=0.0, timeout_s=4.0,
+        )  # fmt: skip
 
 
 async def test_an_adapter_of_one_s_own(tmp_path, monkeypatch):
