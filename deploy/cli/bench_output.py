@@ -11,7 +11,8 @@ from shoal.bench.self_check import Finding
 
 def write_record(record: RunRecord) -> None:
     """The run: its stage in full, or a line a stage where there are several."""
-    write(f"index {record.served.index!r} version {record.served.version} at {record.target}")
+    index = f"index {record.served.index!r} version {record.served.version}"
+    write(f"{index if record.served.index else record.adapter} at {record.target}")
     if len(record.reports) == 1:
         write_report(record.reports[0])
     else:

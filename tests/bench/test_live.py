@@ -1,6 +1,11 @@
 """What is shown while a run goes on: figures of the last two seconds, and of the stage so far."""
 
-from shoal.bench.live import Lines, Now, bars
+import io
+from types import SimpleNamespace
+
+from rich.console import Console
+
+from shoal.bench.live import Lines, Now, Screen, bars
 from shoal.bench.load import Tick
 from shoal.bench.schedule import Stage
 from shoal.bench.tally import Recall, Series, Slice
@@ -61,6 +66,22 @@ def test_a_log_gets_a_line_a_stage():
     watcher.begin(STAGE, 2, 3)
     watcher.tick(tick(5))
     assert lines == ["2 of 3: 10/s, 1 s and 5 s measured"]
+
+
+def test_a_terminal_sees_rate_percentiles_errors_and_recall():
+    """Drawn as rich draws them, in the width that a terminal has."""
+    console = Console(file=io.StringIO(), width=80)
+    shown = []
+    ended = []
+    screen = Screen(SimpleNamespace(update=shown.append), ended=ended.append)
+    screen.begin(STAGE, 2, 3)
+    screen.tick(tick(95, ms=20.0, n_failed=5, recall=Recall(4, 3.0)))
+    console.print(shown[-1])
+    panel = console.file.getvalue()
+    for told in ("2 of 3: 10/s", "warming up", "rate", "p50", "20.0 ms", "p99", "errors", "5",
+                 "recall", "0.750"):  # fmt: skip
+        assert told in panel
+    assert ended == []
 
 
 def test_bars_are_as_high_as_their_values():

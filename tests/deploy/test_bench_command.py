@@ -123,6 +123,7 @@ def test_one_stage_is_told_in_full(capsys, answering):
     for told in ("all, from due time", "timed out", "server: search", "queries/s answered",
                  "generator: 2 workers"):  # fmt: skip
         assert told in out
+    assert out.startswith(f"grpc at {answering}\n"), "it names no index: none is made up"
 
 
 def test_a_search_without_an_answer_says_why(capsys, answering):
