@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
 import grpc
 from aiohttp import web
@@ -16,12 +17,14 @@ from router.http.endpoints import INSIDE, Endpoints
 from router.http.pages import SECURITY_HEADERS, Page, read_pages
 from router.http.refusals import headers_of, line_of, line_of_status, status_of
 from router.http.sending import send
+from router.http.traces import begin_searches, traced
 from router.http.visitors import Doorkeeper
 from shoal.errors import InternalError, ShoalError
 from shoal.rpc import metrics
 from shoal.rpc.interceptor import as_shoal_error
 from shoal.rpc.limits import MAX_MESSAGE_BYTES
 from shoal.rpc.request_id import METADATA_KEY, adopt_request_id
+from shoal.tracing.tracer import Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +37,14 @@ _TIMED = frozenset({"OK", "CANCELLED", "DEADLINE_EXCEEDED"})
 """Answered, or waited for in vain: refusals are quick, and would flatter the times."""
 
 
-def application(endpoints: Endpoints, doorkeeper: Doorkeeper) -> web.Application:
-    """The application, ready to run."""
+def application(
+    endpoints: Endpoints, doorkeeper: Doorkeeper, tracer: Tracer | None = None
+) -> web.Application:
+    """The application, ready to run; without a `tracer` no search is traced."""
     pages = read_pages()
-    around = _Around(doorkeeper, pages)
+    around = _Around(doorkeeper, pages, tracer)
+    if tracer is not None:
+        endpoints = replace(endpoints, answer=traced(endpoints.answer))
     app = web.Application(middlewares=[around.handle], client_max_size=MAX_MESSAGE_BYTES)
     app.add_routes([
         web.post("/retrieve", endpoints.retrieve, name=_RETRIEVE),
@@ -67,10 +74,13 @@ def _serving(page: Page) -> Handler:
 class _Around:
     """Judges the caller, runs the handler, and writes its answer or its failure."""
 
-    def __init__(self, doorkeeper: Doorkeeper, pages: Mapping[str, Page]) -> None:
+    def __init__(
+        self, doorkeeper: Doorkeeper, pages: Mapping[str, Page], tracer: Tracer | None
+    ) -> None:
         self._doorkeeper = doorkeeper
         self._open = {*pages, HEALTH}
         self._pages = pages
+        self._tracer = tracer
         for name in COUNTED_CALLS:  # 0 and not absent, so that an alarm sees the first
             metrics.REQUESTS.labels(name, grpc.StatusCode.INTERNAL.name)
 
@@ -79,6 +89,8 @@ class _Around:
         """One request, from its headers to the end of its answer."""
         begun_s = time.perf_counter()
         request_id = adopt_request_id(request.headers.get(METADATA_KEY, ""))
+        if self._tracer is not None:
+            begin_searches(self._tracer, request.headers, request_id)
         code = grpc.StatusCode.CANCELLED.name  # unless there is an answer
         try:
             answer, code = await self._answer(request, handler, request_id)

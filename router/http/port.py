@@ -17,6 +17,7 @@ from router.http.visitors import Doorkeeper, own_names
 from shoal.errors import StorageError
 from shoal.rpc.certificates import CertificateFiles
 from shoal.rpc.server import bracketed, guard_of
+from shoal.tracing.tracer import Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +46,8 @@ class HttpPort:
         self._server: asyncio.AbstractServer | None = None
         self._runner: web.AppRunner | None = None
 
-    async def open(self) -> str:
-        """Listens, and returns its URL.
+    async def open(self, tracer: Tracer | None = None) -> str:
+        """Listens, and returns its URL; searches are traced where `tracer` says.
 
         Raises:
             ConfigError: others reach the address and the door stands open; TLS or tokens files
@@ -69,7 +70,7 @@ class HttpPort:
             names=own_names(config.http_host, config.http_names),
         )
         runner = web.AppRunner(
-            application(self._endpoints, doorkeeper),
+            application(self._endpoints, doorkeeper, tracer),
             handle_signals=False,
             access_log=None,
             keepalive_timeout=IDLE_S,

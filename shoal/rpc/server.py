@@ -52,8 +52,8 @@ class Service:
 class Beside(Protocol):
     """Another listener of the process, such as the router's HTTP port."""
 
-    async def open(self) -> str:
-        """Listens, and returns its URL. Raises ShoalError."""
+    async def open(self, tracer: Tracer | None) -> str:
+        """Listens, and returns its URL; `tracer` is the process's. Raises ShoalError."""
         ...
 
     async def close(self) -> None:
@@ -92,7 +92,7 @@ async def serve(
             die_with_parent(config.parent_pid, signal.SIGTERM)
         server = grpc.aio.server(interceptors=(interceptor,), options=server_options())
         health = await _add(services, server)
-        listening = await _bound(server, config, certificates, beside)
+        listening = await _bound(server, config, certificates, beside, tracer)
         await server.start()
         try:
             _announce(config, listening, serving=False)
@@ -207,13 +207,14 @@ async def _bound(
     config: ProcessConfig,
     certificates: ServerCertificates | None,
     beside: Beside | None,
+    tracer: Tracer | None,
 ) -> _Listening:
     """Where everything listens. Ends the server where something can't."""
     try:
         return _Listening(
             address=_bind(server, config, certificates),
             page=_page(config),
-            url=await beside.open() if beside else "",
+            url=await beside.open(tracer) if beside else "",
         )
     except ShoalError:
         # a gRPC server that was made and never ran leaves a thread that outlives the interpreter

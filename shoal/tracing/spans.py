@@ -150,6 +150,11 @@ def current_trace() -> Trace | None:
     return _current.get()
 
 
-def adopt_trace(trace: Trace) -> None:
-    """Makes it the current request's."""
-    _current.set(trace)
+def adopt_trace(trace: Trace) -> contextvars.Token[Trace | None]:
+    """Makes it the current request's, until `leave_trace` is given the token."""
+    return _current.set(trace)
+
+
+def leave_trace(token: contextvars.Token[Trace | None]) -> None:
+    """Whatever comes next in the same task is another request's."""
+    _current.reset(token)

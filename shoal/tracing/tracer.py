@@ -17,7 +17,7 @@ import grpc
 
 from shoal.tracing.context import context_of, is_within, sampling_bound
 from shoal.tracing.shared import rpc_attributes
-from shoal.tracing.spans import Emit, Trace, adopt_trace
+from shoal.tracing.spans import Emit, Trace, adopt_trace, leave_trace
 
 _ROOTS = frozenset(("shoal.v1.SearchService/Search", "shoal.v1.SearchService/StreamSearch"))
 """What a trace may begin with; every other call is traced for its caller's sake alone."""
@@ -124,7 +124,7 @@ def traced_unary(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Stream:
-    """What the items of one stream are begun with."""
+    """What the searches of one call are begun with: a stream's items, a list's parts."""
 
     tracer: Tracer
     method: str
@@ -153,15 +153,22 @@ def traced_stream(
 
     def handle(messages: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         metadata = context.invocation_metadata() or ()
-        _stream.set(_Stream(tracer=tracer, method=name, metadata=metadata, request_id=request_id()))
+        begin_items(tracer, name, metadata, request_id=request_id())
         return behavior(messages, context)
 
     return handle
 
 
+def begin_items(
+    tracer: Tracer, method: str, metadata: Iterable[tuple[str, str | bytes]], *, request_id: str
+) -> None:
+    """Says of the call under way what each of its searches (`item_span`) is begun with."""
+    _stream.set(_Stream(tracer=tracer, method=method, metadata=metadata, request_id=request_id))
+
+
 @contextlib.contextmanager
 def item_span() -> Iterator[Callable[[int], None]]:
-    """Around one item of the current stream, in a task of its own; traced where it is sampled.
+    """Around one search of the current call; traced where it is sampled.
 
     Gives what is to be called with the number of the item's status code.
     """
@@ -174,11 +181,12 @@ def item_span() -> Iterator[Callable[[int], None]]:
     if trace is None:
         yield _ignore
         return
-    adopt_trace(trace)
+    token = adopt_trace(trace)
     codes = [grpc.StatusCode.CANCELLED.value[0]]  # unless its end is told
     try:
         yield codes.append
     finally:
+        leave_trace(token)
         finish(trace, _NAMES.get(codes[-1], grpc.StatusCode.UNKNOWN.name))
 
 

@@ -14,6 +14,7 @@ from router.http.endpoints import Endpoints
 from router.http.port import HttpPort
 from router.service import SearchServicer
 from router.slow_queries import SlowQueries
+from shoal.tracing.tracer import Tracer
 
 
 @dataclass
@@ -36,7 +37,9 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def port_over(cluster: Cluster, **settings: object) -> AsyncIterator[str]:
+async def port_over(
+    cluster: Cluster, *, tracer: Tracer | None = None, **settings: object
+) -> AsyncIterator[str]:
     """The HTTP port over a running cluster; yields its URL."""
     settings = {"http_port": 0, "grace_s": 1.0, **settings}
     config = RouterConfig(topology=cluster.topology, **settings)
@@ -54,7 +57,7 @@ async def port_over(cluster: Cluster, **settings: object) -> AsyncIterator[str]:
         ),
     )
     try:
-        yield await port.open()
+        yield await port.open(tracer)
     finally:
         await port.close()
 
