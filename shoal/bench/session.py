@@ -16,6 +16,7 @@ from shoal.bench.report import LoadReport
 from shoal.bench.schedule import Stage
 from shoal.bench.target import Served
 from shoal.bench.truth import Truth
+from shoal.errors import InvalidArgumentError
 
 _PROBE_CLIENTS = 8
 _PROBE_S = 2.0
@@ -81,6 +82,7 @@ async def find_max(plan: LoadPlan, stage: Stage, goal: Goal, watcher: Watcher) -
         watcher: hears of each trial.
 
     Raises:
+        InvalidArgumentError: recall is part of the goal, and nobody can tell it.
         ShoalError: the target refuses the plan for good.
     """
     async with start_workers(plan) as workers:
@@ -91,6 +93,9 @@ async def find_max(plan: LoadPlan, stage: Stage, goal: Goal, watcher: Watcher) -
         larger = replace(plan, recall_sample=times * plan.recall_sample)
         budget_s = TRUTH_BUDGET_S * (1 if goal.recall is None else _TRUTH_TIMES)
         truth, notes = await _truth(larger, workers, watcher, [endless], budget_s)
+        if goal.recall is not None and truth is None:
+            why = notes[0] if notes else "no call is searched exactly (--recall-sample 0)"
+            raise InvalidArgumentError(f"a rate that keeps --recall can't be found: {why}")
         first = stage.rate or await _probe(workers, watcher)
         search = Search(goal, first)
         while (rate := search.next_rate()) is not None:

@@ -126,6 +126,16 @@ def test_one_stage_is_told_in_full(capsys, answering):
     assert out.startswith(f"grpc at {answering}\n"), "it names no index: none is made up"
 
 
+def test_a_recall_that_nobody_can_tell_is_refused_before_the_search(capsys, answering):
+    """Every trial would miss it, for minutes, whatever the rate."""
+    code, _, err = bench(
+        capsys, "--target", answering, "--find-max", "--p99", "50ms", "--recall", "0.9",
+        "--recall-sample", "0", "--workers", "1",
+    )  # fmt: skip
+    assert code == 64
+    assert "--recall-sample 0" in err
+
+
 def test_a_search_without_an_answer_says_why(capsys, answering):
     """A goal that nothing can meet is told as such, after every rate was tried twice."""
     code, out, err = bench(
