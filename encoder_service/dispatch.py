@@ -64,7 +64,7 @@ class EncodeQueue:
         self._depth = metrics.QUEUE_DEPTH.labels("encoder")
         permits = self._permits  # not self: it would keep the model of a queue that was closed
         metrics.IN_FLIGHT.labels("encoder").set_function(lambda: permits.n_texts)
-        self._refused = metrics.REFUSED.labels("encoder")
+        self._refused = metrics.refused_by("encoder")
         self._sizes = metrics.BATCH_SIZE.labels("encoder")
 
     async def encode(
@@ -92,7 +92,7 @@ class EncodeQueue:
         try:
             permit = self._permits.take(texts, priority, deadline_s)
         except OverloadedError:
-            self._refused.inc(len(texts))
+            self._refused[priority is Priority.BULK].inc(len(texts))
             raise
         call = Call(
             texts=texts,

@@ -23,7 +23,7 @@ _FREE_COST = 128 * _QUERY_COST
 _BLIND_COST = 8_192 * _QUERY_COST
 _TEXT_COST = 64
 _RETRY_AFTER_S = 0.25
-_REFUSED = metrics.REFUSED.labels("router")
+_REFUSED = metrics.refused_by("router")
 
 
 class Admission:
@@ -121,7 +121,7 @@ class Room:
         try:
             self._admission.enter(self._query, self._cost, self._deadline_s)
         except OverloadedError:
-            _REFUSED.inc(self._query.n_queries)
+            _REFUSED[self._query.is_bulk].inc(self._query.n_queries)
             self._admission.note_refusal()
             raise
 

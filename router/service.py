@@ -41,7 +41,7 @@ _STAGES = {
     name: metrics.STAGE_SECONDS.labels(name)
     for name in ("door", "encode", "search", "merge", "fetch")
 }
-_REFUSED = metrics.REFUSED.labels("router")
+_REFUSED, _ = metrics.refused_by("router")
 _FULL, _PARTIAL = (metrics.ANSWERS.labels(coverage) for coverage in metrics.COVERAGES)
 _ITEM_ANSWERED = metrics.STREAM_ITEMS.labels(grpc.StatusCode.OK.name)
 _ITEM_LEFT = metrics.STREAM_ITEMS.labels(grpc.StatusCode.CANCELLED.name)

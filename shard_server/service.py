@@ -61,7 +61,7 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
             thread=self._thread,
         )
         self._batch_size = metrics.BATCH_SIZE.labels("shard")
-        self._refused = metrics.REFUSED.labels("shard")
+        self._refused = metrics.refused_by("shard")
 
     async def start(self) -> None:
         """Open the configured version. Raises what should end the process."""
@@ -108,7 +108,7 @@ class ShardServicer(shard_pb2_grpc.ShardServiceServicer):
                         search, n_queries=len(query_vectors), deadline=deadline, bulk=bulk
                     )
             except OverloadedError:
-                self._refused.inc(len(query_vectors))
+                self._refused[bulk].inc(len(query_vectors))
                 raise
             hits, passages = done.value
             if trace is not None:

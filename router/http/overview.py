@@ -44,7 +44,7 @@ def topology(served: Served, n_in_flight: int, *, inside: bool) -> dict[str, Any
         ],
         "load": {
             "n_queries": _total(metrics.QUERIES),
-            "n_refused": _total(metrics.REFUSED.labels("router")),
+            "n_refused": sum(map(_total, metrics.refused_by("router"))),
             "in_flight": n_in_flight,
             "waiting": served.n_waiting,
         },

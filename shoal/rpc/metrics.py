@@ -31,6 +31,7 @@ STAGES = (
 COVERAGES = ("full", "partial")
 CACHE_RESULTS = ("hit", "miss")
 SHARD_CODES = ("OK", "FAILED")
+PRIORITIES = ("interactive", "bulk")
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -71,7 +72,9 @@ PARTIAL_COVERAGE = Histogram(
     "Coverage of the answers that are partial.",
     buckets=_SHARES,
 )
-REFUSED = Counter("shoal_refused", "Queries or texts refused for want of room.", ["component"])
+REFUSED = Counter(
+    "shoal_refused", "Queries or texts refused for want of room.", ["component", "priority"]
+)
 IN_FLIGHT = Gauge(
     "shoal_in_flight", "Queries or texts under way, those that wait among them.", ["component"]
 )
@@ -128,6 +131,15 @@ def start_metrics_page(host: str, port: int) -> int:
     disable_created_metrics()  # type: ignore[no-untyped-call]
     server, _thread = start_http_server(port, addr=host)
     return int(server.server_port)
+
+
+def refused_by(component: str) -> tuple[Counter, Counter]:
+    """Where a component counts what it refuses: interactive, then bulk; `[is_bulk]` picks one.
+
+    Apart, because bulk gives way by being refused: only the first is anybody's alarm.
+    """
+    interactive, bulk = (REFUSED.labels(component, priority) for priority in PRIORITIES)
+    return interactive, bulk
 
 
 def tell_build(program: str) -> None:

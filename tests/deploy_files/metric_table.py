@@ -49,6 +49,7 @@ def closed_sets() -> dict[str, frozenset[str]]:
         "program": frozenset(metrics.PROGRAMS),
         "component": frozenset(metrics.COMPONENTS),
         "stage": frozenset(metrics.STAGES),
+        "priority": frozenset(metrics.PRIORITIES),
         "coverage": frozenset(metrics.COVERAGES),
         "result": frozenset(metrics.CACHE_RESULTS),
         "rpc": frozenset(rpcs) | COUNTED_CALLS | {"refused"},

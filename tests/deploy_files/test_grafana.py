@@ -10,7 +10,7 @@ from deploy_files.metric_table import ROOT, closed_sets, listed, samples_of
 
 promql = pytest.importorskip("promql_parser", reason="PromQL needs promql-parser")
 
-from deploy_files.promql_faults import faults, names  # noqa: E402 -- it needs the parser
+from deploy_files.promql_faults import faults, names, selectors  # noqa: E402 -- it needs the parser
 
 FOLDER = ROOT / "deploy" / "grafana"
 INTERVAL = "$__rate_interval"
@@ -126,6 +126,19 @@ def test_every_rule_says_what_is_wrong_and_what_to_do():
         assert rule["labels"]["severity"] in SEVERITIES
         assert rule["annotations"].keys() == {"summary", "action"}
         assert all(rule["annotations"].values())
+
+
+def test_bulk_that_is_refused_wakes_nobody():
+    """To be refused first is how bulk, and live recall's exact searches with it, give way."""
+    read = {
+        tuple(
+            (matcher.name, str(matcher.op), matcher.value) for matcher in selector.matchers.matchers
+        )
+        for rule in rules()
+        for selector in selectors(promql.parse(rule["expr"]))
+        if selector.name == "shoal_refused_total"
+    }
+    assert read == {(("priority", str(promql.MatchOp.Equal), "interactive"),)}
 
 
 def test_alerts_name_labels_that_their_expression_keeps():

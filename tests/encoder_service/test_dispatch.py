@@ -6,12 +6,24 @@ import time
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from encoder_service.batching import Priority
 from encoder_service.dispatch import EncodeQueue
 from encoder_service.model import load_encoder
 from encoder_service.roles import Role
 from shoal.errors import DeadlineExceededError, OverloadedError
+from shoal.rpc.metrics import PRIORITIES
+
+
+def refused():
+    """Texts that this process has refused as an encoder: interactive ones, and bulk."""
+    return tuple(
+        REGISTRY.get_sample_value(
+            "shoal_refused_total", {"component": "encoder", "priority": priority}
+        )
+        for priority in PRIORITIES
+    )
 
 
 class GatedEncoder:
@@ -138,17 +150,22 @@ async def test_a_passed_deadline_costs_nothing(queue, gated):
 
 
 async def test_too_much_is_refused_and_room_comes_back(queue, gated):
-    """Past the limit a call is told when to return; bulk leaves room for questions."""
+    """Past the limit a call is told when to return; bulk leaves room for questions, and what is
+    refused counts by its class.
+    """
+    before = refused()
     gated.gate.clear()
     bulk = [asyncio.ensure_future(ask(queue, ["t"] * 512, priority=Priority.BULK)) for _ in "123"]
     await asyncio.to_thread(gated.entered.wait, 20)
     with pytest.raises(OverloadedError) as refusal:
         await ask(queue, ["t"], priority=Priority.BULK)
     assert 0.05 <= refusal.value.retry_after_s <= 10
+    assert refused() == (before[0], before[1] + 1)
     question = asyncio.ensure_future(ask(queue, ["q"] * 512))
     await asyncio.sleep(0)
     with pytest.raises(OverloadedError):
-        await ask(queue, ["q"])
+        await ask(queue, ["q", "r"])
+    assert refused() == (before[0] + 2, before[1] + 1)
     gated.gate.set()
     await asyncio.gather(*bulk, question)
     await ask(queue, ["q"])

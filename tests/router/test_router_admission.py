@@ -7,6 +7,7 @@ import grpc
 import numpy as np
 import pytest
 from fakes.cluster import eventually, running, text_request, vector_request
+from prometheus_client import REGISTRY
 
 from router.admission import Admission, cost_of
 from router.effort import CostModel
@@ -14,6 +15,7 @@ from router.query import SearchQuery, resolve
 from router.topology import IndexVersion
 from shoal import vectors
 from shoal.errors import DeadlineExceededError, OverloadedError
+from shoal.rpc.metrics import PRIORITIES
 from shoal.rpc.status import error_of
 from shoal.v1 import priority_pb2
 from shoal.v1 import search_pb2 as pb
@@ -34,6 +36,16 @@ def query(n: int = 1, **parameters: object) -> SearchQuery:
 
 def text(n: int = 1) -> SearchQuery:
     return resolve(pb.SearchRequest(queries=[pb.Query(text="a")] * n), INDEX)
+
+
+def refused() -> dict[str, float]:
+    """By class, the queries that this process has refused as a router."""
+    return {
+        priority: REGISTRY.get_sample_value(
+            "shoal_refused_total", {"component": "router", "priority": priority}
+        )
+        for priority in PRIORITIES
+    }
 
 
 def test_admission_counts_queries_and_gives_room_back():
@@ -131,8 +143,10 @@ def test_texts_that_wait_for_a_hung_encoder_turn_away_no_vectors():
 
 
 def test_bulk_gives_way_to_a_crowd():
-    """While interactive queries fill the place, bulk ones are refused and interactive ones not."""
-    crowd = Crowd()
+    """While interactive queries fill the place, bulk ones are refused, apart from interactive ones
+    in the page of metrics, and interactive ones not.
+    """
+    crowd, before = Crowd(), refused()
     for _ in range(400):
         crowd.come(query())
     crowd.now_s = 1.0
@@ -143,8 +157,9 @@ def test_bulk_gives_way_to_a_crowd():
         crowd.admission._gate(query())._limits, wait_s=2.0
     )
     with pytest.raises(OverloadedError):
-        crowd.come(query(priority=priority_pb2.PRIORITY_BULK))
+        crowd.come(query(3, priority=priority_pb2.PRIORITY_BULK))
     crowd.come(query())
+    assert refused() == {**before, "bulk": before["bulk"] + 3}
 
 
 def test_a_spent_deadline_is_told_before_any_work():

@@ -125,11 +125,12 @@ async def test_waits_before_the_door_are_told_and_refusals_there_count(tmp_path,
 
     async with running(tmp_path) as cluster:
         n_waits = told("shoal_stage_duration_seconds_count", stage="door")
-        n_refused = told("shoal_refused_total", component="router")
+        interactive = {"component": "router", "priority": "interactive"}
+        n_refused = told("shoal_refused_total", **interactive)
         metadata = ((TIMEOUT_KEY, "20000"),)
         await cluster.stub.Search(request(), timeout=20, metadata=metadata)
         assert told("shoal_stage_duration_seconds_count", stage="door") == n_waits + 1
         monkeypatch.setattr(Door, "check", refuse)
         two = vector_request(np.vstack([VECTOR, VECTOR]), k=1)
         await refusal(cluster.stub.Search(two, timeout=20, metadata=metadata))
-        assert told("shoal_refused_total", component="router") == n_refused + 2
+        assert told("shoal_refused_total", **interactive) == n_refused + 2
