@@ -37,7 +37,8 @@ _QUEUE_STAGE = 'stage="encoder_queue"'
 class Counters:
     """One look at a page; `at_s` is the reader's clock. Queries are texts for an encoder.
 
-    The recall is that of `n_recalls` live queries, where a router serves one index.
+    The recall is that of `n_recalls` live queries, where a router serves one index; `is_exact` says
+    that all searches of it are exact.
     """
 
     at_s: float
@@ -52,6 +53,7 @@ class Counters:
     recall_low: float = 0.0
     recall_high: float = 0.0
     n_recalls: int = 0
+    is_exact: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +61,7 @@ class ProcessLoad:
     """What a process did between two looks; `wait_s` is a mean, `busy` counts cores.
 
     `recall` is what a router measured of its last `n_recalls` live queries, with its 95 % interval;
-    nothing where that is 0.
+    nothing where that is 0. `is_exact`: every search is exact, nothing is measured.
     """
 
     in_flight: int
@@ -72,6 +74,7 @@ class ProcessLoad:
     recall_low: float = 0.0
     recall_high: float = 0.0
     n_recalls: int = 0
+    is_exact: bool = False
 
 
 def parse_page(text: str, at_s: float) -> Counters:
@@ -96,6 +99,8 @@ def parse_page(text: str, at_s: float) -> Counters:
         recall_low=sums["shoal_live_recall_low"] if is_told else 0.0,
         recall_high=sums["shoal_live_recall_high"] if is_told else 0.0,
         n_recalls=int(sums["shoal_live_recall_window"]) if is_told else 0,
+        # known without a measurement; not known yet is NaN
+        is_exact=n_recalled == 1 and not is_told and sums["shoal_live_recall"] == 1.0,
     )
 
 
@@ -116,6 +121,7 @@ def load_between(before: Counters, now: Counters) -> ProcessLoad:
         recall_low=now.recall_low,
         recall_high=now.recall_high,
         n_recalls=now.n_recalls,
+        is_exact=now.is_exact,
     )
 
 

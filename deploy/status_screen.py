@@ -105,6 +105,8 @@ def facts_of(
         best = max(measured, key=lambda load: load.n_recalls)  # routers measure each their own
         interval = f"{best.recall_low:.3f} to {best.recall_high:.3f}"
         facts.append(("recall", f"{best.recall:.3f} ({interval}), {best.n_recalls:,} live queries"))
+    elif any(load.is_exact for load in routers):
+        facts.append(("recall", "exact: the index is searched whole"))
     return tuple(facts)
 
 

@@ -7,6 +7,7 @@ Rules:
 2. It keeps to its share of CPU time, by what shards say that their searches took. The share is one
    of a core for each shard of the index, for a shard searches on one thread.
 3. A measurement that fails is counted and forgotten. It never becomes a recall.
+4. Where every search is exact nothing is measured: its recall is 1, of no queries.
 
 One task for each index, one search at a time. Knows nothing of the wire.
 """
@@ -26,6 +27,7 @@ from router.answered import Answered, is_measurable
 from router.cpu_share import CpuShare
 from router.exact_search import Exact, recall_of, search_exactly
 from router.query import SearchQuery
+from router.recall import EXACT, Estimate
 from router.recall_window import RecallWindow
 from router.registry import Registry
 from router.reservoir import Reservoir
@@ -69,9 +71,12 @@ class LiveRecall:
 
     def offer(self, query: SearchQuery, found: Found) -> None:
         """An answer was given: one of its queries may be searched again later."""
-        if not is_measurable(query, found):
-            return
-        name = query.index.name
+        if query.index.is_exact:
+            self._watch(query.index.name)
+        elif is_measurable(query, found):
+            self._watch(query.index.name).offer(query, found)
+
+    def _watch(self, name: str) -> "_Watch":
         watch = self._watches.get(name)
         if watch is None:
             watch = self._watches[name] = _Watch(
@@ -79,7 +84,7 @@ class LiveRecall:
             )
             # in no request's context, or its lines in the log would be that first request's
             contextvars.Context().run(self._registry.start, self._follow(watch))
-        watch.offer(query, found)
+        return watch
 
     async def _follow(self, watch: "_Watch") -> None:
         try:
@@ -206,9 +211,16 @@ class _Watch:
 
     def _told(self, field: str, nothing: float) -> float:
         """For the page of metrics, on its own thread: reads values that are replaced."""
-        window = self._window
-        known = window.estimate(time.monotonic()) if self._is_served(window.version) else None
+        known = self._estimate()
         return float(getattr(known, field)) if known is not None else nothing
+
+    def _estimate(self) -> Estimate | None:
+        index, window = self._registry.served.indexes.get(self.name), self._window
+        if index is None:
+            return None
+        if (described := index.described) is not None and described.is_exact:
+            return EXACT
+        return window.estimate(time.monotonic()) if window.version == index.version else None
 
 
 def pause_s(reason: Reason, *, n_failed: int) -> float:

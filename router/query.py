@@ -90,7 +90,7 @@ def resolve(request: pb.SearchRequest, index: IndexVersion) -> SearchQuery:
     fields = _fields(request)
     _check_answer_size(n_queries, k, fields)
     n_probe, candidates = _settings(request, index, k + offset)
-    is_exact = request.exact or index.recipe == "Flat"
+    is_exact = request.exact or index.is_exact
     texts, text_places = _texts(request, index)
     query_vectors, vector_places = _vectors(request, index)
     return SearchQuery(
@@ -153,7 +153,7 @@ def _for_recall(request: pb.SearchRequest, index: IndexVersion, depth: int) -> t
             "target_recall chooses n_probe and oversample itself; send one or the other",
             field="target_recall",
         )
-    if index.recipe == "Flat":  # exact, whatever is wanted
+    if index.is_exact:  # whatever is wanted
         return 0, 0
     if not index.operating_points:
         raise FailedPreconditionError(

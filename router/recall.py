@@ -35,6 +35,10 @@ class Estimate(NamedTuple):
     n: int
 
 
+EXACT = Estimate(recall=1.0, low=1.0, high=1.0, n=0)
+"""Where every search is exact: nothing has to be measured to know it."""
+
+
 def recalls_at(scores: Scores, kth_scores: Scores, k: int) -> Recalls:
     """Each query's recall at `k`, float64 (n_queries,).
 

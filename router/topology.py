@@ -100,6 +100,11 @@ class IndexVersion:
     next_ordinal: int = 0
     """Every passage's ordinal is below it; 0 where the shards don't tell."""
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether every search of it is exact: Flat has nothing that approximates."""
+        return self.recipe == "Flat"
+
     @cached_property
     def n_live(self) -> int:
         """Live passages of all shards."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 
 import pytest
 
@@ -39,8 +40,7 @@ def test_a_page_tells_counters_and_gauges():
     )
 
 
-def recalls(index: str, n: int) -> str:
-    value = 0.97 if n else "NaN"
+def recalls(index: str, n: int, value: float = 0.97) -> str:
     return (
         f'shoal_live_recall{{index="{index}"}} {value}\n'
         f'shoal_live_recall_low{{index="{index}"}} {value}\n'
@@ -55,9 +55,18 @@ def test_a_recall_is_told_where_it_is_one_index_s():
     assert (told.recall, told.recall_low, told.recall_high, told.n_recalls) == (0.97,) * 3 + (40,)
     load = load_between(Counters(at_s=8.0), told)
     assert (load.recall, load.n_recalls) == (0.97, 40)
-    for page in (PAGE, recalls("books", 0), recalls("books", 40) + recalls("songs", 40)):
+    for page in (PAGE, recalls("books", 0, math.nan), recalls("books", 40) + recalls("songs", 40)):
         told = parse_page(page, at_s=9.0)
         assert (told.recall, told.recall_low, told.recall_high, told.n_recalls) == (0.0,) * 3 + (0,)
+    assert not told.is_exact
+
+
+def test_searches_that_are_exact_anyway_are_told_as_such():
+    """A recall of 1 of no queries; of several indexes the page says nothing."""
+    load = load_between(Counters(at_s=8.0), parse_page(recalls("books", 0, 1.0), at_s=9.0))
+    assert (load.is_exact, load.n_recalls) == (True, 0)
+    for page in (recalls("a", 0, 1.0) + recalls("b", 0, math.nan), recalls("books", 9, 1.0)):
+        assert not parse_page(page, at_s=9.0).is_exact
 
 
 def test_rates_are_differences():

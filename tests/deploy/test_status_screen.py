@@ -61,6 +61,9 @@ def test_the_recall_of_live_queries_stands_above(capsys):
     assert "recall: 0.970 (0.950 to 0.984), 1,000 live queries" in capsys.readouterr().out
     command.show(local_screen(report(ROUTER)))
     assert "recall" not in capsys.readouterr().out
+    exact = process("router", "router", load=dataclasses.replace(LOAD, is_exact=True))
+    command.show(local_screen(report(exact)))
+    assert "recall: exact" in capsys.readouterr().out
 
 
 def test_a_terminal_gets_every_process_drawn():

@@ -120,6 +120,20 @@ async def test_off_asks_the_shards_nothing(tmp_path):
         assert REGISTRY.get_sample_value("shoal_live_recall", {"index": "books"}) is None
 
 
+async def test_exact_searches_are_not_measured_and_told_as_exact(tmp_path):
+    """A Flat index has no approximation to find out about: each search is one call a shard."""
+    measuring = MEASURING | {"recipe": "Flat"}
+    async with running(tmp_path, **measuring) as cluster:
+        before = sampled(), told("shoal_live_recall_cpu_seconds_total")
+        for _ in range(20):
+            await cluster.search(vector_request(VECTOR))
+        gauges = [told(f"shoal_live_recall{end}") for end in ("", "_low", "_high", "_window")]
+        assert gauges == [1.0, 1.0, 1.0, 0.0]
+        assert cluster.n_searches == 20 * len(cluster.shards)
+        assert (sampled(), told("shoal_live_recall_cpu_seconds_total")) == before
+    assert REGISTRY.get_sample_value("shoal_live_recall", {"index": "books"}) is None
+
+
 async def test_only_the_best_of_everything_is_measured(tmp_path):
     """Exact, bulk, skipping, cut and partial answers say nothing of what users' searches find."""
     async with running(tmp_path, **MEASURING) as cluster:
