@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.ray_node import ray_head
+from bench.scaling_seconds import Second, seconds_of
 from bench.slow_encoder import CAPACITY_PER_S, Offline
 from deploy.index_place import IndexPlace
 from deploy.local import index_facts
@@ -53,18 +54,6 @@ class Phase:
 
     rate: float
     seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Second:
-    """One second: what was offered in it, and how the calls that were due in it ended."""
-
-    at_s: int
-    offered: int
-    encoders: int
-    p50_ms: float
-    p99_ms: float
-    failed: int
 
 
 def main() -> None:
@@ -177,30 +166,6 @@ async def _count(counts: dict[int, int], begun_s: float) -> None:
         states = (await asyncio.to_thread(serve_statuses))[NAME].deployments["encoder"]
         counts[int(time.perf_counter() - begun_s)] = n_running(states.replica_states)
         await asyncio.sleep(0.5)
-
-
-def seconds_of(calls: list[Call], counts: dict[int, int]) -> list[Second]:
-    """The calls by the second in which they were due. Pure."""
-    by_second: dict[int, list[Call]] = {}
-    for call in calls:
-        by_second.setdefault(int(call.due_s), []).append(call)
-    encoders = 1
-    seconds = []
-    for at_s in range(max(by_second, default=-1) + 1):
-        encoders = counts.get(at_s, encoders)
-        due = by_second.get(at_s, [])
-        ms = [1e3 * (call.done_s - call.due_s) for call in due] or [0.0]
-        seconds.append(
-            Second(
-                at_s=at_s,
-                offered=len(due),
-                encoders=encoders,
-                p50_ms=float(np.quantile(ms, 0.5)),
-                p99_ms=float(np.quantile(ms, 0.99, method="higher")),
-                failed=sum(call.reply.code != OK or call.reply.degraded for call in due),
-            )
-        )
-    return seconds
 
 
 def told(seconds: list[Second], phases: list[Phase]) -> str:

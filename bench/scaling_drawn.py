@@ -2,17 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
+from bench.scaling_seconds import Second
 from bench.slow_encoder import CAPACITY_PER_S
 
-if TYPE_CHECKING:
-    from bench.scaling import Second
 
-
-def draw(path: Path, seconds: Sequence["Second"]) -> None:
+def draw(path: Path, seconds: Sequence[Second]) -> None:
     """Writes a PNG of three panels with one time axis."""
     times = [second.at_s for second in seconds]
     figure = Figure(figsize=(9.0, 6.5), layout="constrained")

@@ -15,9 +15,9 @@ from router.live_recall import LiveRecall
 from router.query import resolve
 from router.registry import Registry
 from router.search import Searcher, Timings
+from router.search_traces import tell_found, tell_query
 from router.served import describe
 from router.slow_queries import Answer, SlowQueries
-from router.traces import tell_found, tell_query
 from shoal.errors import InvalidArgumentError, OverloadedError, ShoalError
 from shoal.rpc import metrics
 from shoal.rpc.deadline import DEFAULT_TIMEOUT_S, Deadline

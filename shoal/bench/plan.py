@@ -30,7 +30,7 @@ class LoadPlan:
     search's. `workers` processes share the load, each with its own `connections`.
     `recall_sample` calls are searched exactly as well, before the run, by the target or by the
     router at `truth_target` where it can't. `adapter` names what speaks to the target where its
-    form doesn't (`shoal.bench.target`).
+    form doesn't (`shoal.bench.adapters`).
     """
 
     target: str

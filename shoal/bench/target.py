@@ -1,33 +1,17 @@
-"""What load is aimed at: the interface that any system can be put behind, and who implements it.
+"""What load is aimed at: the interface that any system can be put behind.
 
 Rule: a target says how a call ended; it never measures. Time is the loops' business, so that no
-adapter can leave any of it out.
-
-To aim at a system of your own, write a module with `open_target(plan)`, an async context manager
-that yields a `Target`, and name it: `shoal bench --adapter mine:open_target --target ...`.
+adapter can leave any of it out. Knows nothing of plans; `adapters` says who implements it.
 """
 
-import importlib
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
-
-from shoal.errors import InvalidArgumentError
-
-if TYPE_CHECKING:
-    from shoal.bench.plan import LoadPlan
+from typing import Protocol, TypeAlias
 
 OK = "OK"
 TIMEOUT = "DEADLINE_EXCEEDED"
 
 Ids: TypeAlias = tuple[tuple[str, ...], ...]
 """The passages found, best first, a query."""
-
-_ADAPTERS = {
-    "grpc": "shoal.bench.grpc_target:open_target",
-    "http": "shoal.bench.http_target:open_target",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,27 +69,6 @@ class Target(Protocol):
         """
 
 
-OpenTarget: TypeAlias = Callable[["LoadPlan"], AbstractAsyncContextManager[Target]]
-
-
 def adapter_of(target: str) -> str:
     """Which adapter a target's form asks for: "http" for a URL, "grpc" for anything else."""
     return "http" if target.startswith(("http://", "https://")) else "grpc"
-
-
-def open_target(plan: "LoadPlan") -> AbstractAsyncContextManager[Target]:
-    """The target of a plan, by its adapter.
-
-    Raises:
-        InvalidArgumentError: the adapter can't be imported.
-    """
-    module, _, function = _ADAPTERS.get(plan.adapter, plan.adapter).partition(":")
-    try:
-        opened: OpenTarget = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as failure:
-        if isinstance(failure, ModuleNotFoundError) and plan.adapter in _ADAPTERS:
-            raise  # the command says what to install
-        raise InvalidArgumentError(
-            f"the target's adapter {plan.adapter!r} can't be used: {failure}", field="target"
-        ) from failure
-    return opened(plan)

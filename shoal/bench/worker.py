@@ -19,12 +19,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from shoal.bench.adapters import open_target
 from shoal.bench.drive import Call, closed_loop, open_loop
 from shoal.bench.plan import LoadPlan
 from shoal.bench.schedule import Stage, clients_of, due_times, share_of
 from shoal.bench.tally import Recall, Slice, Tally, kind_of
 from shoal.bench.tally_wire import slice_to_json, tally_to_json
-from shoal.bench.target import Reply, Target, open_target
+from shoal.bench.target import Reply, Target
 from shoal.bench.truth import Truth, sampled
 from shoal.errors import InvalidArgumentError, ShoalError, UnsupportedError
 from shoal.parent import die_with_parent
