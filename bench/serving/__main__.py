@@ -1,7 +1,8 @@
 """`make bench`: Shoal, faiss in process and a `/retrieve` server, on one index and one encoder.
 
 Writes .build/bench/serving/result.{json,md,html} and prints the tables. Exit code 1 where a figure
-is the load generator's own, or a contestant failed; the files are written all the same.
+is the load generator's own, or a contestant failed; the files are written all the same. So they are
+at a Ctrl-C, with what was measured until then; the code is 130.
 """
 
 import argparse
@@ -19,32 +20,35 @@ from pathlib import Path
 from typing import Any
 
 from bench.corpora import WORK
-from bench.serving.contest import Clock, Lanes, Rules, run_closed, run_open
+from bench.serving.contest import Clock, Lanes, Rules, compare
 from bench.serving.contestants import Contestant, contestants, plan_for, start_all
 from bench.serving.ground import Ground, prepare
 from bench.serving.lane import Lane
 from bench.serving.loads import FIELD
 from bench.serving.page import page
-from bench.serving.result import Cell, Knee, Result
+from bench.serving.result import CUT_SHORT, Result
 from bench.serving.tables import markdown
 from shoal.bench.environment import describe_run
 from shoal.errors import ShoalError
 
 QUICK = Rules(n_rounds=1, warmup_s=0.3, duration_s=0.7, trial_warmup_s=0.2, trial_s=0.8)
+_INTERRUPTED = 130
 _PACKAGES = ("torch", "transformers", "onnxruntime", "fastapi", "uvicorn")
 
 
 def main() -> None:
     """Compares, and ends with an exit code: a line says what went wrong."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)  # one way to be interrupted, asyncio's
     try:
         result = _run(_given())
     except ShoalError as failure:
         sys.exit(f"bench: error: {failure.message}")
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
     for fault in result.faults:
         _say(f"NOT TO BE TRUSTED: {fault}")
+    if not result.is_whole:
+        sys.exit(_INTERRUPTED)
     sys.exit(1 if result.faults else 0)
 
 
@@ -78,7 +82,10 @@ def _run(given: argparse.Namespace) -> Result:
     with ExitStack() as servers:
         targets, failures = start_all(everybody, servers, clock.until_s, _say)
         lanes = _lanes(everybody, targets, ground)
-        cells, knees = asyncio.run(_compare(lanes, failures, rules, clock))
+        found, is_whole = asyncio.run(compare(lanes, failures, rules, clock, _say))
+        if not found.has_figures and not is_whole:
+            raise KeyboardInterrupt  # the last run's files are worth more than none
+        cells, knees = found.ended(CUT_SHORT)
         result = Result(
             ground=ground.told,
             about={one.name: one.about for one in everybody},
@@ -86,6 +93,7 @@ def _run(given: argparse.Namespace) -> Result:
             knees=knees,
             circumstances=circumstances,
             notes=notes,
+            is_whole=is_whole,
         )
         print(_write(result), flush=True)
     return result
@@ -101,18 +109,6 @@ def _lanes(everybody: list[Contestant], targets: Mapping[str, str], ground: Grou
         for kind, names in FIELD.items()
         if one.name in names
     }
-
-
-async def _compare(
-    lanes: Lanes, failures: Mapping[str, str], rules: Rules, clock: Clock
-) -> tuple[tuple[Cell, ...], tuple[Knee, ...]]:
-    try:
-        cells = await run_closed(lanes, failures, rules, clock, _say)
-        knees = await run_open(lanes, cells, rules, clock, _say)
-    finally:
-        for lane in lanes.values():
-            await lane.close()
-    return cells, knees
 
 
 def _write(result: Result) -> str:
@@ -138,7 +134,7 @@ def _say(line: str) -> None:
 
 
 def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
 
 
 if __name__ == "__main__":

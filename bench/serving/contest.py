@@ -1,18 +1,20 @@
 """Runs a comparison: closed loops in turns, then each one's highest rate, within a time.
 
 Rule: whatever fails is a cell that says so, and the rest goes on; no step begins for which there is
-no time. A round in which the generator measured itself is run once more, and told.
+no time. A round in which the generator measured itself is run once more, and told. A cancelled
+comparison ends at once, and what it found so far is its result.
 """
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from bench.serving.findings import Findings, knee_of
 from bench.serving.lane import Lane
 from bench.serving.loads import FIELD, LOADS, OPEN, Kind, Turn, turns
-from bench.serving.result import Cell, Knee, figures_of
+from bench.serving.result import CUT_SHORT, Cell, Knee, figures_of
 from shoal.bench.max_rate import Goal, Search, readable
-from shoal.bench.report import LoadReport
 from shoal.bench.schedule import Stage
 from shoal.errors import ShoalError
 
@@ -55,15 +57,37 @@ class Clock:
         return f"[{time.monotonic() - self.begun_s:4.0f} s]"
 
 
-async def run_closed(
+async def compare(
     lanes: Lanes, failures: Mapping[str, str], rules: Rules, clock: Clock, say: Say
-) -> tuple[Cell, ...]:
+) -> tuple[Findings, bool]:
+    """Everything, and whether it came to its end: `asyncio.run` cancels its task at a Ctrl-C."""
+    found = Findings()
+    try:
+        await run_closed(found, lanes, failures, rules, clock, say)
+        await run_open(found, lanes, rules, clock, say)
+    except asyncio.CancelledError:
+        if (task := asyncio.current_task()) is not None:
+            task.uncancel()
+        return found, False
+    finally:
+        for lane in lanes.values():
+            await lane.close()
+    return found, True
+
+
+async def run_closed(
+    found: Findings,
+    lanes: Lanes,
+    failures: Mapping[str, str],
+    rules: Rules,
+    clock: Clock,
+    say: Say,
+) -> None:
     """Every contestant under every closed loop; of those in `failures` why not."""
-    cells = {
-        (load, name): Cell(load=load, contestant=name, failure=failures.get(name, ""))
-        for load in LOADS
-        for name in FIELD[load.kind]
-    }
+    cells = found.cells
+    for load in LOADS:
+        for name in FIELD[load.kind]:
+            cells[load, name] = Cell(load=load, contestant=name, failure=failures.get(name, ""))
     for turn in turns(LOADS, rules.n_rounds, rules.seed):
         key = (turn.load, turn.contestant)
         if turn.contestant in failures:
@@ -71,7 +95,6 @@ async def run_closed(
         before = cells[key]
         cells[key] = await _turn(before, lanes, rules, clock)
         say(f"{clock.passed} {told(turn, cells[key], ran=cells[key] is not before)}")
-    return tuple(cells.values())
 
 
 async def _turn(cell: Cell, lanes: Lanes, rules: Rules, clock: Clock) -> Cell:
@@ -107,43 +130,35 @@ def told(turn: Turn, cell: Cell, *, ran: bool) -> str:
     return f"{where}: {figures.queries_per_s:,.0f}/s, p50 {figures.p50_ms:.1f}, p99 {p99} ms{fault}"
 
 
-async def run_open(
-    lanes: Lanes,
-    cells: tuple[Cell, ...],
-    rules: Rules,
-    clock: Clock,
-    say: Say,
-) -> tuple[Knee, ...]:
+async def run_open(found: Findings, lanes: Lanes, rules: Rules, clock: Clock, say: Say) -> None:
     """Searches everybody's highest rate with a p99 of `P99_MS`, one trial each in turn."""
-    knees: dict[tuple[Kind, str], Knee] = {}
-    searches: dict[tuple[Kind, str], Search] = {}
     for kind, name in OPEN:
-        best = _best_rate(cells, kind, name)
+        best = _best_rate(found.cells.values(), kind, name)
         if best:
             first = readable(best / 2)
-            searches[kind, name] = Search(Goal(p99_ms=P99_MS), first, precision=_PRECISION)
+            found.searches[kind, name] = Search(Goal(p99_ms=P99_MS), first, precision=_PRECISION)
+            found.trials[kind, name] = []
         else:
             why = "no closed loop of its own to begin from"
-            knees[kind, name] = Knee(kind=kind, contestant=name, failure=why)
-    trials: dict[tuple[Kind, str], list[LoadReport]] = {key: [] for key in searches}
-    going = dict(searches)
-    while going:
-        for key, search in list(going.items()):
-            why = await _trial(lanes[key[1], key[0]], search, trials[key], rules, clock)
+            found.knees[kind, name] = Knee(kind=kind, contestant=name, failure=why)
+    while going := [key for key in found.searches if key not in found.knees]:
+        for key in going:
+            kind, name = key
+            why = await _trial(found, key, lanes[name, kind], rules, clock)
             if why is None:
-                rate, missed = search.found.trials[-1]
-                say(f"{clock.passed} {key[0]} at {rate:g}/s: {key[1]}: {missed or 'met'}")
+                rate, missed = found.searches[key].found.trials[-1]
+                say(f"{clock.passed} {kind} at {rate:g}/s: {name}: {missed or 'met'}")
                 continue
-            del going[key]
-            knees[key] = knee_of(key[0], key[1], search, trials[key], why)
-            say(f"{clock.passed} {key[0]}, highest rate: {key[1]}: {found_in_words(knees[key])}")
-    return tuple(knees[key] for key in OPEN)
+            knee = knee_of(kind, name, found.searches[key], found.trials[key], why)
+            found.knees[key] = knee
+            say(f"{clock.passed} {kind}, highest rate: {name}: {found_in_words(knee)}")
 
 
 async def _trial(
-    lane: Lane, search: Search, trials: list[LoadReport], rules: Rules, clock: Clock
+    found: Findings, key: tuple[Kind, str], lane: Lane, rules: Rules, clock: Clock
 ) -> str | None:
     """Makes the next trial; returns why there is none, "" where the search is over."""
+    search = found.searches[key]
     rate = search.next_rate()
     if rate is None:
         return ""
@@ -155,34 +170,21 @@ async def _trial(
     except ShoalError as failure:
         return failure.message
     search.learn(rate, report)
-    trials.append(report)
+    found.trials[key].append(report)
     return None
-
-
-def knee_of(kind: Kind, name: str, search: Search, trials: list[LoadReport], why: str) -> Knee:
-    """What a search came to; one that was ended early says so and keeps the best so far."""
-    found = search.found
-    if why and found.calls_per_s is None:
-        return Knee(kind=kind, contestant=name, reports=tuple(trials), failure=why)
-    return Knee(
-        kind=kind,
-        contestant=name,
-        found=replace(found, why=why) if why else found,
-        reports=tuple(trials),
-    )
 
 
 def found_in_words(knee: Knee) -> str:
     """The rate, and what is to be known of it."""
     if knee.found is None:
-        return f"FAILED: {knee.failure}"
+        return knee.failure if knee.failure == CUT_SHORT else f"FAILED: {knee.failure}"
     if knee.found.calls_per_s is None:
         return f"none: {knee.found.why}"
     early = f" at least ({knee.found.why})" if knee.found.why else ""
     return f"{knee.found.calls_per_s:,.4g}/s{early}"
 
 
-def _best_rate(cells: tuple[Cell, ...], kind: Kind, name: str) -> float:
+def _best_rate(cells: Iterable[Cell], kind: Kind, name: str) -> float:
     rates = [
         figures_of(cell.reports).queries_per_s
         for cell in cells

@@ -46,7 +46,8 @@ def page(result: Result) -> str:
     summary = _table(["", *NAMES], summary_rows(result))
     body = [
         f"{_HEADER}<h1>{_TITLE}</h1><p>{escape(result.ground)} · {escape(started)}</p></header>",
-        _alert(result.faults),
+        _alert("Cut short.", result.interruption),
+        _alert("Not to be trusted.", "; ".join(result.faults)),
         _section("Throughput, and p50 / p99", legend(result), summary),
         '<div class="grid2">',
         *(_section(name, about, chart, style="") for name, about, chart in _charts(result)
@@ -180,8 +181,5 @@ def _section(name: str, about: str, content: str, *, style: str = "wide") -> str
     return f'<section class="{style}"><h2>{escape(name)}</h2>{told}{content}</section>'
 
 
-def _alert(faults: Sequence[str]) -> str:
-    if not faults:
-        return ""
-    told = "; ".join(map(escape, faults))
-    return f"{_ALERT}<strong>Not to be trusted.</strong> {told}</div>"
+def _alert(what: str, why: str) -> str:
+    return f"{_ALERT}<strong>{what}</strong> {escape(why)}</div>" if why else ""

@@ -18,6 +18,9 @@ from shoal.bench.report import LoadReport
 
 _P99_MISSES = 0.01
 
+CUT_SHORT = "cut short"
+"""The failure of what an interrupted comparison didn't come to: no fault of a contestant."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
@@ -54,6 +57,18 @@ class Result:
     knees: tuple[Knee, ...]
     circumstances: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    is_whole: bool = True
+
+    @property
+    def interruption(self) -> str:
+        """What is to be known of a comparison that was cut short; empty for a whole one."""
+        if self.is_whole:
+            return ""
+        n_left = sum(part.failure == CUT_SHORT for part in (*self.cells, *self.knees))
+        return (
+            f"{n_left} of {len(self.cells) + len(self.knees)} cells were not run, and the last may "
+            "lack a round."
+        )
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -63,10 +78,10 @@ class Result:
             where = f"{cell.load.label}, {cell.contestant}"
             told = cell.failure or next((r.generator.fault for r in cell.reports
                                          if r.generator.fault), "")  # fmt: skip
-            if told:
+            if told and told != CUT_SHORT:
                 found.append(f"{where}: {told}")
         found += [f"{k.kind}, open loop, {k.contestant}: {k.failure}" for k in self.knees
-                  if k.failure]  # fmt: skip
+                  if k.failure and k.failure != CUT_SHORT]  # fmt: skip
         return tuple(found)
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,6 +92,7 @@ class Result:
             "about": dict(self.about),
             **self.circumstances,
             "notes": list(self.notes),
+            "interruption": self.interruption,
             "faults": list(self.faults),
             "cells": [
                 {

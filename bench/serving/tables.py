@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from bench.serving.contest import P99_MS
 from bench.serving.loads import FIELD, LOADS, NICENESS, K, Kind
-from bench.serving.result import Cell, Figures, Knee, Result, figures_of
+from bench.serving.result import CUT_SHORT, Cell, Figures, Knee, Result, figures_of
 
 NOTHING = "-"
 NAMES = FIELD["text"]
@@ -16,6 +16,7 @@ def markdown(result: Result) -> str:
     where = f"{machine.get('cores', '?')} cores ({machine.get('processor', '?')})"
     parts = [
         f"{result.ground}. {where}, which servers and load generator share.",
+        *([f"**Cut short**: {result.interruption}"] if result.interruption else []),
         short_table(result),
         legend(result),
         "## Every figure",
@@ -62,7 +63,7 @@ def full_row(cell: Cell) -> list[str]:
     """A cell's figures, or why it has none."""
     head = [cell.load.label, cell.contestant]
     if not cell.reports:
-        return [*head, f"failed: {cell.failure}", *[NOTHING] * 6]
+        return [*head, _why_none(cell.failure), *[NOTHING] * 6]
     found = figures_of(cell.reports)
     failed = cell.failure or errors(found)
     recall = NOTHING if found.recall is None else f"{found.recall:.3f}"
@@ -89,7 +90,7 @@ def short(cell: Cell | None) -> str:
     if cell is None:
         return NOTHING
     if not cell.reports:
-        return "failed"
+        return NOTHING if cell.failure == CUT_SHORT else "failed"
     found = figures_of(cell.reports)
     marks = " (!)" if found.fault or cell.failure else ""
     n_bad = sum(found.errors.values()) + found.n_degraded
@@ -103,7 +104,7 @@ def most(knee: Knee | None) -> str:
     if knee is None:
         return NOTHING
     if knee.found is None:
-        return "failed"
+        return NOTHING if knee.failure == CUT_SHORT else "failed"
     if knee.found.calls_per_s is None:
         return "none"
     return f"{'≥ ' if knee.found.why else ''}{rate(knee.found.calls_per_s)}/s"
@@ -151,10 +152,14 @@ def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def _why_none(failure: str) -> str:
+    return failure if failure == CUT_SHORT else f"failed: {failure}"
+
+
 def _knee_row(knee: Knee) -> list[str]:
     head = [f"{knee.kind}, open loop, p99 ≤ {P99_MS:g} ms", knee.contestant]
     if knee.found is None:
-        return [*head, f"failed: {knee.failure}", *[NOTHING] * 6]
+        return [*head, _why_none(knee.failure), *[NOTHING] * 6]
     if knee.found.calls_per_s is None:
         return [*head, f"none: {knee.found.why}", *[NOTHING] * 6]
     met = [report for report in knee.reports if report.rate == knee.found.calls_per_s]

@@ -1,7 +1,9 @@
 """The comparison behind `make bench`: its turns, its figures, and what it does when things fail."""
 
+import asyncio
 import dataclasses
 import json
+import signal
 import time
 from collections import Counter
 from functools import cache
@@ -11,10 +13,11 @@ from itertools import count, groupby
 import numpy as np
 import pytest
 
-from bench.serving.contest import Clock, Rules, run_closed, run_open
+from bench.serving.contest import Clock, Rules, compare, run_closed
+from bench.serving.findings import Findings
 from bench.serving.loads import FAISS, FIELD, LOADS, OPEN, RETRIEVE, SHOAL, TUNED, Load, turns
 from bench.serving.page import page
-from bench.serving.result import Cell, Result, figures_of
+from bench.serving.result import CUT_SHORT, Cell, Result, figures_of
 from bench.serving.tables import markdown
 from shoal.bench.drive import Call
 from shoal.bench.plan import LoadPlan
@@ -51,6 +54,10 @@ class Scripted:
 
     def __init__(self, per_s=100.0, *, breaks_after=1_000, n_lagging=0) -> None:
         self.per_s, self.left, self.n_lagging = per_s, breaks_after, n_lagging
+        self.is_closed = False
+
+    async def close(self):
+        self.is_closed = True
 
     async def run(self, stage, until_s):
         if not self.left:
@@ -64,15 +71,27 @@ class Scripted:
         return report
 
 
+class Interrupting(Scripted):
+    """A lane in whose later runs somebody presses Ctrl-C; they don't end by themselves."""
+
+    async def run(self, stage, until_s):
+        if not self.left:
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.Event().wait()
+        return await super().run(stage, until_s)
+
+
 def scripted(**special):
     return {key: special.get(f"{key[0]}/{key[1]}") or Scripted() for key in KEYS}
 
 
 async def compared(lanes, *, failures=None, within_s=1e6) -> Result:
     clock = Clock(until_s=time.monotonic() + within_s)
-    cells = await run_closed(lanes, failures or {}, RULES, clock, lambda _: None)
-    knees = await run_open(lanes, cells, RULES, clock, lambda _: None)
-    return Result(ground="books", about={SHOAL: "a cluster"}, cells=cells, knees=knees)
+    found, is_whole = await compare(lanes, failures or {}, RULES, clock, lambda _: None)
+    assert all(lane.is_closed for lane in lanes.values())
+    cells, knees = found.ended(CUT_SHORT)
+    about = {SHOAL: "a cluster"}
+    return Result(ground="books", about=about, cells=cells, knees=knees, is_whole=is_whole)
 
 
 def cell_of(result, name, load):
@@ -181,12 +200,48 @@ async def test_what_happened_before_the_time_was_over_stays(monkeypatch):
     assert turns(LOADS, 2, RULES.seed)[0].load == load
     told = []
     lanes = scripted(**{f"{first}/text": dead, f"{second}/text": lagging})
-    cells = await run_closed(lanes, {}, RULES, Clock(until_s=0.0), told.append)
-    found = {cell.contestant: cell for cell in cells if cell.load == load}
+    findings = Findings()
+    await run_closed(findings, lanes, {}, RULES, Clock(until_s=0.0), told.append)
+    found = {cell.contestant: cell for cell in findings.cells.values() if cell.load == load}
     assert found[first].failure == "every call failed: 7 UNAVAILABLE"
     assert (len(found[second].reports), found[second].n_again) == (1, 0)
     assert found[second].reports[0].generator.fault == "it was late"
     assert sum(line.endswith("not run: the time was over") for line in told) == len(told) - 2
+
+
+def test_ctrl_c_leaves_what_was_measured():
+    """Minutes of measuring are not lost: what wasn't come to says so, and is nobody's fault."""
+    lanes = scripted(**{f"{SHOAL}/vector": Interrupting(breaks_after=1)})
+    result = asyncio.run(compared(lanes))
+    assert not result.is_whole
+    run = [cell for cell in result.cells if cell.reports]
+    left = [cell for cell in result.cells if not cell.reports]
+    assert {len(cell.reports) for cell in run} == {1}
+    assert {cell.failure for cell in (*left, *result.knees)} == {CUT_SHORT}
+    assert cell_of(result, SHOAL, Load(kind="vector", clients=1)) in run
+    assert cell_of(result, SHOAL, Load(kind="vector", clients=8)) in left
+    assert result.faults == ()
+    n_left = f"{len(left) + len(OPEN)} of {len(result.cells) + len(OPEN)} cells were not run"
+    for form in (markdown(result), page(result), json.dumps(result.to_dict())):
+        assert n_left in form
+        assert "failed: cut short" not in form
+
+
+def test_ctrl_c_in_a_search_keeps_the_best_rate_so_far():
+    """A rate that was met is a lower bound, however the search ended."""
+    lanes = scripted(**{f"{SHOAL}/vector": Interrupting(breaks_after=2 * 3 + 1)})
+    result = asyncio.run(compared(lanes))
+    knees = {(knee.kind, knee.contestant): knee for knee in result.knees}
+    assert not [cell for cell in result.cells if len(cell.reports) != 2]
+    assert knees["vector", SHOAL].found.why == knees["text", SHOAL].found.why == CUT_SHORT
+    assert knees["vector", SHOAL].found.calls_per_s == 50
+    assert "≥ 50.0/s" in markdown(result)
+
+
+async def test_a_whole_comparison_says_nothing_of_being_cut_short():
+    """Nor does one that the time ended: it has its own words."""
+    assert (await compared(scripted())).interruption == ""
+    assert (await compared(scripted(), within_s=0.0)).interruption == ""
 
 
 async def test_a_search_that_time_ends_is_a_lower_bound():
