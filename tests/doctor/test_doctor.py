@@ -19,6 +19,7 @@ from deploy.doctor.facts.ray_processes import (
     RayRole,
     encrypts,
     port_of,
+    ports_of_others,
     ray_processes,
     role_of,
 )
@@ -133,6 +134,44 @@ def test_ray_is_looked_for_where_it_was_told_to_listen():
     """`ray start --port` moves the GCS, and what is at 6379 then is another program."""
     facts = Facts(ray=(_gcs("token", port=7001),), listening=(_open(6379), _open(7001)))
     assert [f.what.split(",")[0] for f in ray_ports(facts)] == ["port 7001"]
+
+
+def test_another_program_at_a_port_of_ray_is_not_ray():
+    """A Redis has 6379 for its own: to protect Ray would not protect it."""
+    facts = Facts(listening=(_open(6379), _open(8265)), not_rays=frozenset({6379}))
+    assert [f.what.split(",")[0] for f in _bad(ray_ports(facts))] == ["port 8265"]
+    seen = Facts(ray=(_gcs("token"),), listening=(_open(6379),), not_rays=frozenset({6379}))
+    assert len(_bad(ray_ports(seen))) == 1, "what Ray was told to listen on is Ray's"
+
+
+_LISTEN = (
+    "import socket, sys\n"
+    "server = socket.create_server((sys.argv[1], 0))\n"
+    "print(server.getsockname()[1], flush=True)\n"
+    "sys.stdin.read()\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("title", "host", "is_others"),
+    [
+        ("redis-server", "0.0.0.0", True),
+        ("redis-server", "127.0.0.1", False),
+        ("ray::DashboardAgent", "0.0.0.0", False),
+    ],
+)
+def test_who_holds_a_port_is_told_by_its_command_line(title, host, is_others):
+    """A real process under that title; one that could be Ray's is taken for Ray's."""
+    child = subprocess.Popen(
+        [title, "-c", _LISTEN, host], executable=sys.executable,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        port = int(child.stdout.readline())
+        assert ports_of_others({port}) == (frozenset({port}) if is_others else frozenset())
+    finally:
+        child.communicate()
+    assert ports_of_others({port}) == frozenset()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from deploy.doctor.facts.limits import parse_meminfo, read_limits, read_memory_l
 from deploy.doctor.facts.own_processes import module_of, own_processes, pid_of
 from deploy.doctor.facts.packages import judge, read_packages
 from deploy.doctor.facts.processor import parse_flags, read_processor, read_quota
+from deploy.doctor.facts.remote_index import read_remote_index
 from deploy.doctor.facts.secrets import read_certificate, read_secret, read_secrets
 from deploy.doctor.facts.sockets import inodes_of
 from deploy.index_place import IndexPlace
@@ -243,6 +244,37 @@ def test_a_sound_index_is_read_to_its_last_byte(built, deep):
     assert (seen.live, seen.versions, seen.n_shards, seen.n_live) == (1, (1,), 2, 8)
     assert seen.n_hashed_bytes == seen.n_bytes > 0
     assert len(seen.index_bytes) == 2
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_an_index_at_a_url_is_looked_at_where_it_lies(built, tmp_path, monkeypatch, deep):
+    """Manifests alone, unless every byte is asked for; of its files nothing is left here."""
+    pytest.importorskip("fsspec", reason="indexes at URLs need fsspec")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shutil.copytree(built, tmp_path / "far")
+    place = IndexPlace.of((tmp_path / "far").as_uri(), None)
+    seen = read_remote_index(place, deep=deep)
+    assert seen.faults == ()
+    assert (seen.place, seen.live, seen.versions, seen.n_live) == (place.url, 1, (1,), 8)
+    assert seen.n_hashed_bytes == (seen.n_bytes if deep else 0)
+    assert not list((tmp_path / "cache").rglob("*.arrow"))
+    victim = next(tmp_path.glob("far/data/*/passages.arrow"))
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.chmod(0o644)
+    victim.write_bytes(content)
+    faults = read_remote_index(place, deep=deep).faults
+    assert [victim.parent.name in fault for fault in faults] == [True] * deep
+
+
+def test_no_index_at_a_url_is_a_fault_and_not_a_traceback(tmp_path, monkeypatch):
+    """A mistyped URL, and a kind of URL that nothing here reads."""
+    pytest.importorskip("fsspec", reason="indexes at URLs need fsspec")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for url in ((tmp_path / "none").as_uri(), "memory://nobody/wrote/this", "nosuch://x/y"):
+        (told,) = read_remote_index(IndexPlace.of(url, None), deep=False).faults
+        assert "\n" not in told
+        assert told
 
 
 @pytest.mark.parametrize("deep", [False, True])

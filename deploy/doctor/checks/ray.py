@@ -86,7 +86,7 @@ def _open_ports(facts: Facts) -> Iterator[tuple[RayRole, int, list[str]]]:
     """Ray's ports that other machines reach, each with the addresses that it is open on."""
     for role, default in DEFAULT_PORTS.items():
         told = {process.port for process in facts.ray if process.role is role and process.port}
-        for port in sorted(told or {default}):
+        for port in sorted(told or {default} - facts.not_rays):
             hosts = sorted(s.host for s in facts.listening if s.port == port and s.exposed)
             if hosts:
                 yield role, port, hosts

@@ -19,7 +19,12 @@ from deploy.doctor.facts.looking import Unseen, look
 from deploy.doctor.facts.own_processes import OwnProcess, own_processes, pid_of
 from deploy.doctor.facts.packages import read_packages
 from deploy.doctor.facts.processor import read_processor
-from deploy.doctor.facts.ray_processes import auth_mode, ray_processes, ray_token_file
+from deploy.doctor.facts.ray_processes import (
+    auth_mode,
+    ports_of_others,
+    ray_processes,
+    ray_token_file,
+)
 from deploy.doctor.facts.record import DEFAULT_PORT, Facts
 from deploy.doctor.facts.sockets import read_listening
 from deploy.index_place import IndexPlace
@@ -55,6 +60,7 @@ def read_facts(question: Question) -> Facts:
     return Facts(
         listening=look(unseen, "listening sockets", read_listening, ()),
         ray=look(unseen, "Ray's processes", ray_processes, ()),
+        not_rays=look(unseen, "the holders of ports", ports_of_others, frozenset()),
         auth_mode=auth_mode(),
         has_token=has_ray_token(os.environ),
         processor=look(unseen, "the processor", read_processor, None),

@@ -6,9 +6,11 @@ Rule: Ray isn't imported; a command line and an environment say it all. Linux al
 import enum
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from deploy.doctor.facts.sockets import inodes_of, listening_inodes
 
 AUTH_MODE = "RAY_AUTH_MODE"
 PROTECTED_MODE = "token"
@@ -99,6 +101,32 @@ def ray_processes(proc: Path = Path("/proc")) -> tuple[RayProcess, ...]:
                 )
             )
     return tuple(found)
+
+
+def may_be_rays(command: Sequence[str]) -> bool:
+    """Whether a command line could be of Ray, whose processes change their titles. Pure."""
+    marks = ("ray::", "ray.", "/ray/")
+    return role_of(command) is not None or any(m in word for word in command for m in marks)
+
+
+def ports_of_others(
+    ports: Collection[int] = tuple(DEFAULT_PORTS.values()), proc: Path = Path("/proc")
+) -> frozenset[int]:
+    """Those of Ray's usual ports that other machines reach and another program is seen to hold.
+
+    A Redis has its port where Ray's GCS has it. Whose holder can't be seen is not among them.
+
+    Raises:
+        StorageError: the kernel has no tables of sockets.
+    """
+    held = {i: s.port for i, s in listening_inodes().items() if s.exposed and s.port in ports}
+    others: set[int] = set()
+    rays: set[int] = set()
+    for folder in proc.glob("[0-9]*") if held else ():
+        if inodes := held.keys() & (inodes_of(int(folder.name), proc) or frozenset()):
+            (rays if may_be_rays(_words(folder / "cmdline") or []) else others).update(inodes)
+    doubtful = {port for inode, port in held.items() if inode not in others - rays}
+    return frozenset(held.values()) - doubtful
 
 
 def auth_mode(environment: Mapping[str, str] = os.environ) -> str:

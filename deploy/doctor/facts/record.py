@@ -31,6 +31,8 @@ class Facts:
 
     listening: tuple[Listening, ...] = ()
     ray: tuple[RayProcess, ...] = ()
+    not_rays: frozenset[int] = frozenset()
+    """Ports that are Ray's by default, and that another program is seen to hold."""
     auth_mode: str = ""
     """RAY_AUTH_MODE here, in lower case; "" where it is unset."""
     has_token: bool = False
