@@ -2,15 +2,14 @@
 
 import asyncio
 
-import grpc
 import numpy as np
 import pytest
+from fakes.served_search import serving_search
 
 from shoal import errors
 from shoal.bench import LoadPlan, Stage, load, run_load
 from shoal.bench.load import start_workers
 from shoal.bench.target import Served
-from shoal.rpc.interceptor import ShoalInterceptor
 from shoal.v1 import priority_pb2, search_pb2_grpc
 from shoal.v1 import search_pb2 as pb
 
@@ -45,27 +44,12 @@ class Freezing(search_pb2_grpc.SearchServiceServicer):
             timings=pb.StageTimings(queue_ms=1.0, search_ms=3.0, total_ms=4.0),
         )  # fmt: skip
 
-    async def StreamSearch(self, requests, context):
-        raise NotImplementedError
-
-    async def ListIndexes(self, request, context):
-        raise NotImplementedError
-
-    async def GetIndex(self, request, context):
-        raise NotImplementedError
-
 
 @pytest.fixture
 async def server():
     servicer = Freezing()
-    server = grpc.aio.server(interceptors=(ShoalInterceptor(),))
-    search_pb2_grpc.add_SearchServiceServicer_to_server(servicer, server)
-    servicer.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    await server.start()
-    try:
+    async with serving_search(servicer) as servicer.target:
         yield servicer
-    finally:
-        await server.stop(0)
 
 
 async def run(**plan):

@@ -2,15 +2,14 @@
 
 import asyncio
 
-import grpc
 import pytest
+from fakes.served_search import serving_search
 
 from shoal import errors
 from shoal.evaluation.files import Judgment
 from shoal.evaluation.metrics import parse_metrics
 from shoal.evaluation.score import EvalPlan, evaluate
 from shoal.evaluation.sets import QuestionSet
-from shoal.rpc.interceptor import ShoalInterceptor
 from shoal.v1 import priority_pb2, search_pb2_grpc
 from shoal.v1 import search_pb2 as pb
 
@@ -38,27 +37,12 @@ class Ranked(search_pb2_grpc.SearchServiceServicer):
         ]
         return pb.SearchResponse(results=results, index="i", version=2, n_probe=4, candidates=100)
 
-    async def StreamSearch(self, requests, context):
-        raise NotImplementedError
-
-    async def ListIndexes(self, request, context):
-        raise NotImplementedError
-
-    async def GetIndex(self, request, context):
-        raise NotImplementedError
-
 
 @pytest.fixture
 async def ranked():
     servicer = Ranked()
-    server = grpc.aio.server(interceptors=(ShoalInterceptor(),))
-    search_pb2_grpc.add_SearchServiceServicer_to_server(servicer, server)
-    servicer.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    await server.start()
-    try:
+    async with serving_search(servicer) as servicer.target:
         yield servicer
-    finally:
-        await server.stop(0)
 
 
 QUERIES = {"a": "qa", "b": "qb", "c": "qc", "unjudged": "qa"}
