@@ -38,7 +38,9 @@ _PACKAGES = ("torch", "transformers", "onnxruntime", "fastapi", "uvicorn")
 
 def main() -> None:
     """Compares, and ends with an exit code: a line says what went wrong."""
-    signal.signal(signal.SIGTERM, _interrupt)  # one way to be interrupted, asyncio's
+    # asyncio cancels at a SIGINT that Python handles, which is ignored in a script's background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         result = _run(_given())
     except ShoalError as failure:

@@ -209,6 +209,15 @@ async def test_what_happened_before_the_time_was_over_stays(monkeypatch):
     assert sum(line.endswith("not run: the time was over") for line in told) == len(told) - 2
 
 
+@pytest.fixture
+def handled():
+    """SIGINT as a terminal's programs have it: where tests run in a background it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("handled")
 def test_ctrl_c_leaves_what_was_measured():
     """Minutes of measuring are not lost: what wasn't come to says so, and is nobody's fault."""
     lanes = scripted(**{f"{SHOAL}/vector": Interrupting(breaks_after=1)})
@@ -227,6 +236,7 @@ def test_ctrl_c_leaves_what_was_measured():
         assert "failed: cut short" not in form
 
 
+@pytest.mark.usefixtures("handled")
 def test_ctrl_c_in_a_search_keeps_the_best_rate_so_far():
     """A rate that was met is a lower bound, however the search ended."""
     lanes = scripted(**{f"{SHOAL}/vector": Interrupting(breaks_after=2 * 3 + 1)})
