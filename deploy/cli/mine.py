@@ -73,10 +73,7 @@ def mine(
     questions, _, own_corpus = data.partition(",")
     if not own_corpus and Path(questions).is_dir():
         own_corpus = questions
-    if restart:
-        out.with_name(out.name + SUFFIX).unlink(missing_ok=True)
-        out.unlink(missing_ok=True)
-    elif out.exists() and not out.with_name(out.name + SUFFIX).exists():
+    if not restart and out.exists() and not out.with_name(out.name + SUFFIX).exists():
         raise ConfigError(f"{out} is there already; choose another --out, or give --restart")
     plan = MiningPlan(
         data=Path(questions),
@@ -88,6 +85,7 @@ def mine(
         margin=None if no_margin else margin,
         batch=batch,
         timeout_s=timeout_s,
+        restart=restart,
         options={"index": index, "n_probe": n_probe, "exact": exact or None},
     )
     opened: nullcontext[None] | Client = nullcontext()

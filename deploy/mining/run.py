@@ -30,7 +30,8 @@ Progress = Callable[[str, int, int | None], None]
 class MiningPlan:
     """What to mine. `corpus` is what BM25 searches and judgments name; empty for none.
 
-    `depth` hits of each source are looked at for `n_negatives`; `margin` as `choose`.
+    `depth` hits of each source are looked at for `n_negatives`; `margin` as `choose`. `restart`
+    throws away what an interrupted run left; an earlier output stays until this one is whole.
     """
 
     data: Path
@@ -42,6 +43,7 @@ class MiningPlan:
     margin: float | None = 0.0
     batch: int = 64
     timeout_s: float = 60.0
+    restart: bool = False
     options: SearchOptions = field(default_factory=SearchOptions)
 
 
@@ -75,7 +77,8 @@ def mine(plan: MiningPlan, client: Client | None, progress: Progress) -> Mined:
         raise ConfigError("BM25 searches a corpus; give --corpus PATH, or --by cluster alone")
     passages = read_passages(plan.corpus) if plan.corpus else []
     questions = read_questions(plan.data, {passage.id: passage for passage in passages})
-    with WorkFile(plan.out, _identity(plan, questions, passages, client)) as work:
+    identity = _identity(plan, questions, passages, client)
+    with WorkFile(plan.out, identity, restart=plan.restart) as work:
         n_kept = work.n_done
         if n_kept:
             progress("kept mine", n_kept, len(questions))
@@ -153,7 +156,7 @@ def _identity(
     settings = {
         name: value
         for name, value in asdict(plan).items()
-        if name not in {"data", "out", "corpus", "batch", "timeout_s"}
+        if name not in {"data", "out", "corpus", "batch", "timeout_s", "restart"}
     }
     if CLUSTER in plan.sources:
         if client is None:

@@ -21,8 +21,8 @@ SUFFIX = ".work"
 class WorkFile:
     """`out`'s work, for one process at a time."""
 
-    def __init__(self, out: Path, identity: str) -> None:
-        """Opens it, cutting off a torn line.
+    def __init__(self, out: Path, identity: str, *, restart: bool = False) -> None:
+        """Opens it, cutting off a torn line; with `restart`, throws away what is in it.
 
         Raises:
             ConfigError: it is the work of another mining.
@@ -34,6 +34,8 @@ class WorkFile:
         with guard_storage(self._path):
             self._file = self._path.open("a+b")
             self._lock()
+            if restart:
+                self._file.truncate(0)
             self.n_done = self._resume(identity)
 
     def append(self, records: Iterable[Any]) -> None:

@@ -106,6 +106,24 @@ def test_a_torn_line_is_cut_off(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
 
 
+def test_work_is_thrown_away_by_its_holder_alone(tmp_path):
+    """--restart waits for nobody's work to vanish under them, and the last output stays until the
+    next one is whole.
+    """
+    out = tmp_path / "out.json"
+    out.write_text("the last one")
+    with WorkFile(out, "mine") as work:
+        work.append([{"n": 0}])
+        with pytest.raises(LockedError):
+            WorkFile(out, "yours", restart=True)
+        assert list(work.records()) == [{"n": 0}]
+    with WorkFile(out, "yours", restart=True) as work:
+        assert (work.n_done, out.read_text()) == (0, "the last one")
+        work.append([{"n": 1}])
+        work.finish(json.dumps(record) for record in work.records())
+    assert json.loads(out.read_text()) == [{"n": 1}]
+
+
 @pytest.fixture
 def many(tmp_path):
     """A BEIR folder with enough questions to be killed among."""
