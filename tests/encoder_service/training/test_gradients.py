@@ -232,7 +232,8 @@ class Kept:
     """One tensor that a graph keeps; counted until the graph lets it go."""
 
     def __init__(self, held, tensor):
-        self.held, self.tensor = held, tensor
+        # detached: what a node keeps of its own output would hold the node, and that the output
+        self.held, self.tensor = held, tensor.detach()
         self.n_bytes = tensor.numel() * tensor.element_size()
         held.now += self.n_bytes
         held.most = max(held.most, held.now)
@@ -255,8 +256,8 @@ def test_a_batch_of_512_trains_in_the_memory_of_16(bert_like, language):
     """What waits for the way back is a chunk's, however large the batch."""
     towers, pairs = load(bert_like), language(512)
     towers.evaluate()
-    of_16, of_512 = most_held(towers, pairs[:16], 16), most_held(towers, pairs, 16)
-    assert of_512 <= 1.1 * of_16
+    of_16 = max(most_held(towers, pairs[i : i + 16], 16) for i in range(0, 512, 16))
+    assert most_held(towers, pairs, 16) <= of_16
     assert most_held(towers, pairs, 512) > 10 * of_16
 
 
