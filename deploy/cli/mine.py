@@ -69,7 +69,7 @@ def mine(
 
     sources = tuple(dict.fromkeys(by or _SOURCES))
     if strange := [source for source in sources if source not in _SOURCES]:
-        raise ConfigError(f"--by {strange[0]}: known are {' and '.join(_SOURCES)}")
+        raise typer.BadParameter(f"--by {strange[0]}: known are {' and '.join(_SOURCES)}")
     questions, _, own_corpus = data.partition(",")
     if not own_corpus and Path(questions).is_dir():
         own_corpus = questions

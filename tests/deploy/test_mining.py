@@ -137,6 +137,14 @@ def many(tmp_path):
     return folder
 
 
+def test_an_unknown_source_is_a_wrong_flag(tmp_path, shoal):
+    """Said at once, with those that there are."""
+    out = str(tmp_path / "out.json")
+    refused = shoal("mine", "--data", "any.json", "--out", out, "--by", "sparse")
+    assert refused.returncode == 64
+    assert "--by sparse: known are cluster and bm25" in refused.stderr
+
+
 @pytest.mark.end_to_end
 def test_a_killed_mining_ends_as_if_it_never_was(many, tmp_path, shoal, start_shoal, eventually):
     """SIGKILL in the middle; the same command goes on, and the file is that of an unharmed run."""
