@@ -77,5 +77,7 @@ def join_world(device: str = "auto") -> World:
     Args:
         device: "auto" takes a GPU where there is one; "cpu" doesn't.
     """
-    state = PartialState(cpu=device == "cpu")
+    # where there is no GPU, accelerate has to be told that processes meet on the CPU: else each of
+    # those that torchrun started takes itself for the only one
+    state = PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
     return World(rank=state.process_index, size=state.num_processes, device=state.device)

@@ -269,7 +269,7 @@ sys.path[:0] = json.loads(sys.argv[3])
 from encoder_service.training.world import join_world
 from test_gradients import TEMPERATURE, load, train_alike
 from encoder_service.training.gradients import add_gradients
-world = join_world("cpu")
+world = join_world("auto")
 assert world.size == 2
 folder = Path(sys.argv[2])
 batch, pairs = torch.load(folder / "given.pt", weights_only=False)
@@ -314,7 +314,7 @@ def two_processes(bert_like, language, tmp_path_factory) -> Path:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     launched = subprocess.run(
         [*launcher, str(script), str(bert_like), str(folder), paths],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         timeout=110,
