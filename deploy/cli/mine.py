@@ -40,10 +40,10 @@ def mine(
         int, typer.Option("--depth", min=1, max=1000, help="Hits looked at, of each proposer.")
     ] = 100,
     margin: Annotated[
-        float,
+        float | None,
         typer.Option("--margin", help="Leave out what the cluster scores above the positive's "
-                     "score less this."),
-    ] = 0.0,
+                     "score less this. Default: 0."),
+    ] = None,
     no_margin: Annotated[
         bool, typer.Option("--no-margin", help="Leave nothing out for its score.")
     ] = False,
@@ -70,6 +70,16 @@ def mine(
     sources = tuple(dict.fromkeys(by or _SOURCES))
     if strange := [source for source in sources if source not in _SOURCES]:
         raise typer.BadParameter(f"--by {strange[0]}: known are {' and '.join(_SOURCES)}")
+    if margin is not None and no_margin:
+        raise typer.BadParameter("--margin and --no-margin contradict each other; give one of them")
+    if "cluster" not in sources:
+        of_cluster = {"--margin": margin is not None, "--no-margin": no_margin,
+                      "--index": bool(index), "--n-probe": n_probe is not None,
+                      "--exact": exact, "--target": target is not None}  # fmt: skip
+        if useless := [flag for flag, is_given in of_cluster.items() if is_given]:
+            raise typer.BadParameter(
+                f"{', '.join(useless)}: only of --by cluster, and BM25 alone was asked for"
+            )
     questions, _, own_corpus = data.partition(",")
     if not own_corpus and Path(questions).is_dir():
         own_corpus = questions
@@ -82,7 +92,7 @@ def mine(
         sources=sources,
         n_negatives=n_negatives,
         depth=depth,
-        margin=None if no_margin else margin,
+        margin=None if no_margin else margin or 0.0,
         batch=batch,
         timeout_s=timeout_s,
         restart=restart,

@@ -137,12 +137,19 @@ def many(tmp_path):
     return folder
 
 
-def test_an_unknown_source_is_a_wrong_flag(tmp_path, shoal):
-    """Said at once, with those that there are."""
-    out = str(tmp_path / "out.json")
-    refused = shoal("mine", "--data", "any.json", "--out", out, "--by", "sparse")
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--by", "sparse"], "--by sparse: known are cluster and bm25"),
+        (["--by", "bm25", "--margin", "0"], "--margin: only of --by cluster"),
+        (["--margin", "0.1", "--no-margin"], "--margin and --no-margin contradict each other"),
+    ],
+)
+def test_a_flag_that_would_do_nothing_is_a_wrong_flag(flags, said, tmp_path, shoal):
+    """Said at once: a margin that BM25 never looked at would be taken for one that held."""
+    refused = shoal("mine", "--data", "any.json", "--out", str(tmp_path / "out.json"), *flags)
     assert refused.returncode == 64
-    assert "--by sparse: known are cluster and bm25" in refused.stderr
+    assert said in " ".join(refused.stderr.split())
 
 
 @pytest.mark.end_to_end
