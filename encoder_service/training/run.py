@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from encoder_service.roles import Role
-from encoder_service.source import find_model, read_json
+from encoder_service.source import ModelSource, find_model, read_json
 from encoder_service.training import card
 from encoder_service.training.grouping import by_title, by_topic, joined, needs_topics
 from encoder_service.training.loop import CHECKPOINTS, History, Tell, TellValidation, Training
@@ -83,8 +83,11 @@ def train(
             f"a batch of {plan.settings.batch_size} pairs can't be shared by {world.size} processes"
         )
     identity = _identity(plan)
-    if plan.restart and world.leads:
-        throw_away(plan.out)
+    source = find_model(plan.model)  # a wrong name costs no training that is there already
+    if plan.restart:
+        _refuse_own_start(source, plan.out)
+        if world.leads:
+            throw_away(plan.out)
     world.wait()
     _refuse_foreign(plan.out, identity)
     world.wait()  # before anybody writes there
@@ -92,7 +95,7 @@ def train(
     held_out = held_out_of(held_pairs)
     torch.manual_seed(plan.settings.seed)  # a plain model's missing weights are drawn at random
     towers = load_trainable(
-        find_model(plan.model),
+        source,
         device=world.device,
         shared=plan.shared,
         max_tokens=plan.settings.max_tokens,
@@ -189,6 +192,16 @@ def _identity(plan: TrainingPlan) -> str:
         words = (pair.question, passages, sorted(pair.gold_keys), pair.group)
         digest.update(json.dumps(words).encode())
     return digest.hexdigest()
+
+
+def _refuse_own_start(source: ModelSource, out: Path) -> None:
+    """Refuses to throw away the very model that is to be trained."""
+    for folder in (source.question, source.passage):
+        if folder.resolve().is_relative_to(out.resolve()):
+            raise ConfigError(
+                f"the training starts from {folder}, which --restart would throw away; choose "
+                "another --out"
+            )
 
 
 def _refuse_foreign(out: Path, identity: str) -> None:
