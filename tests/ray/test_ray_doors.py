@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import grpc
@@ -112,3 +115,20 @@ def test_what_no_node_has_room_for_is_said_long_before_the_time_is_over(on_ray, 
     assert "shard-0 runs 0 of 1" in lines[-1]
     assert "room for 0 of 1" in lines[-1]
     assert on_ray("status", "--name", "large").returncode == 69
+
+
+def test_a_start_that_is_ended_leaves_nothing_on_ray(ray_head, on_ray, axes_index):
+    """SIGTERM, as an operator's tools send it: as Ctrl-C, without Ray's stack."""
+    start = [sys.executable, "-m", "deploy.cli.main", "up", "--on", "ray", "--name", "ended",
+             "--index", str(axes_index), "--shard-cpus", "20"]  # fmt: skip
+    with subprocess.Popen(
+        start, stderr=subprocess.PIPE, text=True, env={**os.environ, **ray_head.environment}
+    ) as up:
+        assert up.stderr is not None
+        assert any("waiting for room" in line for line in up.stderr)
+        up.terminate()
+        assert up.wait(60) == 130
+        assert not up.stderr.read()
+    found = on_ray("attach", "--on", "ray", "--name", "ended")
+    assert found.returncode != 0
+    assert "ended" in found.stderr
