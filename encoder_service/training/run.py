@@ -25,7 +25,7 @@ from encoder_service.training.loop import CHECKPOINTS, History, Tell, TellValida
 from encoder_service.training.pairs import TrainingPair, share_golds
 from encoder_service.training.settings import TrainingSettings
 from encoder_service.training.trainable import TrainableTowers, load_trainable
-from encoder_service.training.validation import held_out_of, split
+from encoder_service.training.validation import HeldOut, held_out_of, split
 from encoder_service.training.world import join_world
 from shoal.errors import ConfigError
 from shoal.formats.files import guard_storage, write_durably
@@ -113,24 +113,10 @@ def train(
         folder=plan.out,
         identity=identity,
     )
-    history = training.run(tell, tell_validation)
+    training.run(tell, tell_validation)
     if not world.leads:
         return None
-    with guard_storage(plan.out):
-        folders = towers.save(plan.out)
-        outcome = TrainingOutcome(
-            folders=folders,
-            model=",".join(str(folder) for folder in folders.values()),
-            history=history,
-            n_pairs=len(pairs),
-            n_validation_questions=len(held_out.questions),
-            n_validation_passages=len(held_out.passages),
-        )
-        about = _about(plan, training, outcome, identity)
-        write_durably(plan.out / REPORT, json.dumps(about, indent=2).encode())
-        for name, folder in folders.items():
-            write_durably(folder / "README.md", card.describe(name, about).encode())
-    return outcome
+    return _write(plan, training, towers, held_out, n_pairs=len(pairs), identity=identity)
 
 
 def throw_away(out: Path) -> None:
@@ -192,6 +178,33 @@ def _identity(plan: TrainingPlan) -> str:
         words = (pair.question, passages, sorted(pair.gold_keys), pair.group)
         digest.update(json.dumps(words).encode())
     return digest.hexdigest()
+
+
+def _write(
+    plan: TrainingPlan,
+    training: Training,
+    towers: TrainableTowers,
+    held_out: HeldOut,
+    *,
+    n_pairs: int,
+    identity: str,
+) -> TrainingOutcome:
+    """Writes the models, what made them, and a card for each."""
+    with guard_storage(plan.out):
+        folders = towers.save(plan.out)
+        outcome = TrainingOutcome(
+            folders=folders,
+            model=",".join(str(folder) for folder in folders.values()),
+            history=training.history,
+            n_pairs=n_pairs,
+            n_validation_questions=len(held_out.questions),
+            n_validation_passages=len(held_out.passages),
+        )
+        about = _about(plan, training, outcome, identity)
+        write_durably(plan.out / REPORT, json.dumps(about, indent=2).encode())
+        for name, folder in folders.items():
+            write_durably(folder / "README.md", card.describe(name, about).encode())
+    return outcome
 
 
 def _refuse_own_start(source: ModelSource, out: Path) -> None:
