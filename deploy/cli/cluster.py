@@ -246,10 +246,8 @@ def reload(
 
     check_timeout(timeout_s)
     state = flags.running_cluster(name)
-    if state.on == "ray":
-        ray_reload(state, version, timeout_s, completed(state, given), as_json=as_json)
-        return
-    done = reload_cluster(state, version, timeout_s, completed(state, given))
+    move = ray_reload if state.on == "ray" else reload_cluster
+    done = move(state, version, timeout_s, completed(state, given))
     if as_json:
         write_json(dataclasses.asdict(done))
     elif done.old == done.version:
