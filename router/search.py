@@ -21,7 +21,7 @@ from router.outcomes import Outcome, ShardOutcome
 from router.passages import PassageColumns, PassageJob
 from router.query import SearchQuery
 from router.served import Served, ServedIndex
-from router.shard_client import SearchSettings
+from router.shard_reply import SearchSettings
 from shoal.errors import DeadlineExceededError
 from shoal.rpc.deadline import Deadline
 from shoal.vectors import Matrix
