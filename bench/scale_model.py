@@ -18,7 +18,7 @@ from router.config import RouterConfig
 from router.fanout import FanOut
 from router.outcomes import Outcome
 from router.quantile import LatencyWindow
-from router.shard_client import SearchSettings
+from router.shard_reply import SearchSettings
 from router.standing import Standing, State
 from router.waiting import LATENCY_WINDOW_S
 from shoal.rpc.deadline import Deadline

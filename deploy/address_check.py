@@ -7,6 +7,7 @@ from deploy.state import ClusterPaths
 from router.config import RouterConfig, refuse_exposed_http
 from shoal.config import load_config, refuse_exposed
 from shoal.errors import StorageError
+from shoal.target import host_port
 
 
 def check_router_address(options: UpOptions, paths: ClusterPaths) -> None:
@@ -33,6 +34,6 @@ def _bind(host: str, port: int, flag: str) -> None:
         socket.create_server((host, port), family=family).close()
     except OSError as failure:
         raise StorageError(
-            f"can't listen on {host}:{port}: {failure.strerror}; "
+            f"can't listen on {host_port(host, port)}: {failure.strerror}; "
             f"choose another {flag} (0 takes any that is free)"
         ) from failure

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from shoal.target import host_port
+
 _TIMEOUT_S = 1.0
 _MOST_BYTES = 256 * 1024
 _SAMPLE = re.compile(r"^([a-z_]+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
@@ -139,7 +141,7 @@ def page_from_elsewhere(page: str, host: str) -> str:
     listens, _, port = page.rpartition(":")
     if listens not in ("0.0.0.0", "[::]"):  # noqa: S104 -- compared, and not listened on
         return page
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return host_port(host, port)
 
 
 async def read_counters(page: str, timeout_s: float = _TIMEOUT_S) -> Counters | None:

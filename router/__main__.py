@@ -24,7 +24,8 @@ from router.topology_file import TopologyFile
 from shoal.errors import ConfigError
 from shoal.internal.v1 import admin_pb2, admin_pb2_grpc
 from shoal.rpc import metrics
-from shoal.rpc.server import Beside, Service, run, serve
+from shoal.rpc.listening import Beside
+from shoal.rpc.server import Service, run, serve
 from shoal.v1 import search_pb2, search_pb2_grpc
 
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from router.file_source import FileSource
 from router.system_resolver import SystemResolver
 from router.topology import Topology
-from shoal.target import target_fault
+from shoal.target import host_port, target_fault
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class DnsSource:
             self._failing.add(name)
             return self._known.get(name)
         self._failing.discard(name)
-        return tuple(sorted({f"[{h}]:{port}" if ":" in h else f"{h}:{port}" for h in hosts}))
+        return tuple(sorted({host_port(h, port) for h in hosts}))
 
 
 def is_name(address: str) -> bool:

@@ -20,8 +20,8 @@ from router.fanout import Shards
 from router.merge import ShardHits, merge_top_k
 from router.recall import Ordinals, Recalls, Scores, exact_scores_of, recalls_at
 from router.replicas import choose_replica
-from router.shard_client import InvalidReplyError, SearchSettings, ShardReply
 from router.shard_replica import ShardReplica
+from router.shard_reply import InvalidReplyError, SearchSettings, ShardReply
 from shoal.errors import UnavailableError
 from shoal.v1 import priority_pb2
 

@@ -18,8 +18,8 @@ from router.config import RouterConfig
 from router.outcomes import Outcome, ShardOutcome
 from router.passages import Fetched, PassageJob
 from router.round import Round
-from router.shard_client import SearchSettings, ShardReply
 from router.shard_replica import ShardReplica
+from router.shard_reply import SearchSettings, ShardReply
 from router.traces import FAN_OUT, FETCH, stage_of
 from router.waiting import Goal, Patience, patience
 from shoal.rpc import metrics

@@ -12,11 +12,11 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic
 
 from router.batching import alike, hold_s, next_batch
-from shoal.errors import DeadlineExceededError, ShoalError, UnavailableError
+from router.rider import Payload, Reply, Ride, Rider, fail, in_time, n_items_of
+from shoal.errors import ShoalError, UnavailableError
 from shoal.rpc.deadline import Deadline
 from shoal.tracing.spans import Span
 
@@ -27,28 +27,6 @@ MAX_BULK_IN_FLIGHT = 1
 LANDING = 4
 """Riders that are answered in one turn of the event loop, in which gRPC accepts half a call: where
 32 go on in one turn of 10 ms, new calls wait for seconds, and nobody knows of them."""
-
-Payload = TypeVar("Payload")
-Reply = TypeVar("Reply")
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class Rider(Generic[Payload, Reply]):
-    """One job in the queue or under way, and the place of its answer."""
-
-    payload: Payload
-    key: Hashable
-    cost: int
-    n_items: int
-    is_bulk: bool
-    deadline: Deadline
-    since_s: float
-    answer: "asyncio.Future[Reply]" = field(repr=False)
-    ride: "_LastOff | None" = field(default=None, repr=False)
-    """The call that it travels with; None in the queue."""
-    span: Span | None = None
-    """Of the request that it is of, where that is traced."""
-
 
 Call = Callable[[Sequence[Payload], float, Sequence[Span]], Awaitable[Sequence[Reply]]]
 """Sends payloads of one key together, within seconds; answers one reply each, in their order. The
@@ -131,7 +109,7 @@ class Lane(Generic[Payload, Reply]):
             span=span,
         )
         if self._closed:
-            _fail([rider], UnavailableError("the connection was closed"))
+            fail([rider], UnavailableError("the connection was closed"))
             return rider.answer
         self._waiting[rider] = None
         self._n_waiting += n_items
@@ -144,7 +122,7 @@ class Lane(Generic[Payload, Reply]):
     def close(self) -> None:
         """Ends what waits with UnavailableError, and everything submitted from now on."""
         self._closed = True
-        _fail(list(self._waiting), UnavailableError("the connection was closed"))
+        fail(list(self._waiting), UnavailableError("the connection was closed"))
 
     def _leave(self, rider: Rider[Payload, Reply]) -> None:
         if rider.ride is not None:
@@ -168,16 +146,16 @@ class Lane(Generic[Payload, Reply]):
                 return
             for rider in batch:
                 self._take(rider)
-            riders = [rider for rider in batch if not rider.answer.done() and _in_time(rider)]
+            riders = [rider for rider in batch if not rider.answer.done() and in_time(rider)]
             if riders:
                 self._in_flight += 1
                 self._bulk_in_flight += riders[0].is_bulk
                 key = riders[0].key
-                self._riding[key] = self._riding.get(key, 0) + _n_items(riders)
-                leaving = _LastOff(len(riders))
+                self._riding[key] = self._riding.get(key, 0) + n_items_of(riders)
+                ride = Ride(len(riders))
                 for rider in riders:
-                    rider.ride = leaving
-                self._tasks.create_task(self._ride(riders, leaving))
+                    rider.ride = ride
+                self._tasks.create_task(self._ride(riders, ride))
 
     def _next_batch(self) -> list[Rider[Payload, Reply]]:
         """Who should leave now; nobody, and a later look, where what waits is held for company."""
@@ -193,7 +171,7 @@ class Lane(Generic[Payload, Reply]):
             batch = next_batch(waiting, self._max_cost)
             key = batch[0].key
             held_s = hold_s(
-                _n_items(batch),
+                n_items_of(batch),
                 n_riding=self._riding.get(key, 0),
                 n_active=n_active,
                 waited_s=now_s - batch[0].since_s,
@@ -208,9 +186,9 @@ class Lane(Generic[Payload, Reply]):
             self._look_again = loop.call_later(look_again_s, self._wake)
         return []
 
-    async def _ride(self, batch: list[Rider[Payload, Reply]], leaving: "_LastOff") -> None:
-        n_items = _n_items(batch)
-        leaving.call = task = asyncio.current_task()
+    async def _ride(self, batch: list[Rider[Payload, Reply]], ride: Ride) -> None:
+        n_items = n_items_of(batch)
+        ride.call = task = asyncio.current_task()
         failure: Exception = UnavailableError("the connection was closed before the answer came")
         replies: list[tuple[Rider[Payload, Reply], Reply]] = []
         try:
@@ -223,7 +201,7 @@ class Lane(Generic[Payload, Reply]):
         except asyncio.CancelledError:
             # the last rider left, or the channel was closed under the call: both end this call
             # alone; only the lane's owner may end the task
-            if not leaving.all_left and task is not None and task.cancelling():
+            if not ride.all_left and task is not None and task.cancelling():
                 self.close()
                 raise
         except ShoalError as refused:
@@ -232,14 +210,14 @@ class Lane(Generic[Payload, Reply]):
             logger.exception("a shared call failed")
             failure = fault
         finally:
-            leaving.arrived = True
+            ride.arrived = True
             self._in_flight -= 1
             self._bulk_in_flight -= batch[0].is_bulk
             self._riding[batch[0].key] -= n_items
             if not self._riding[batch[0].key]:
                 del self._riding[batch[0].key]
             if not replies:
-                _fail(batch, failure)
+                fail(batch, failure)
             self._depart()
         await _land(replies)
 
@@ -253,45 +231,4 @@ async def _land(replies: Sequence[tuple[Rider[Payload, Reply], Reply]]) -> None:
             if not rider.answer.done():
                 rider.answer.set_result(reply)
     finally:
-        _fail([rider for rider, _ in replies], UnavailableError("the connection was closed"))
-
-
-class _LastOff:
-    """Cancels a call when every rider has left before it arrived."""
-
-    def __init__(self, n_riders: int) -> None:
-        self._left = 0
-        self._n_riders = n_riders
-        self.arrived = False
-        self.call: asyncio.Task[None] | None = None
-        """None before its first step, which the loop takes before it tells of any leaving."""
-
-    @property
-    def all_left(self) -> bool:
-        return self._left == self._n_riders
-
-    def leave(self) -> None:
-        """One rider less, answered or gone."""
-        self._left += 1
-        if self.all_left and not self.arrived and self.call is not None:
-            self.call.cancel()
-
-
-def _n_items(batch: Sequence[Rider[Payload, Reply]]) -> int:
-    return sum(rider.n_items for rider in batch)
-
-
-def _in_time(rider: Rider[Payload, Reply]) -> bool:
-    """Whether it may still ride; one that is too late ends here and costs nothing."""
-    if not rider.deadline.expired:
-        return True
-    _fail([rider], DeadlineExceededError("the deadline passed in the queue"))
-    return False
-
-
-def _fail(batch: Sequence[Rider[Payload, Reply]], failure: Exception) -> None:
-    for rider in batch:
-        if not rider.answer.done():
-            rider.answer.set_exception(failure)
-            # a rider that left meanwhile never looks: that is no fault to log
-            rider.answer.exception()
+        fail([rider for rider, _ in replies], UnavailableError("the connection was closed"))

@@ -3,7 +3,7 @@
 import enum
 from typing import NamedTuple
 
-from router.shard_client import InvalidReplyError
+from router.shard_reply import InvalidReplyError
 from shoal.errors import (
     CancelledError,
     DeadlineExceededError,

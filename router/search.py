@@ -16,12 +16,13 @@ from router.effort import CostModel, choose_n_probe
 from router.encoding import EncoderCalls, encode
 from router.fanout import FanOut, Replies
 from router.merge import Winners, merge_top_k
+from router.min_coverage import refuse_hopeless, refuse_too_little
 from router.outcomes import Outcome, ShardOutcome
 from router.passages import PassageColumns, PassageJob
 from router.query import SearchQuery
 from router.served import Served, ServedIndex
-from router.shard_client import SearchSettings
-from shoal.errors import DeadlineExceededError, InsufficientCoverageError, OverloadedError
+from router.shard_reply import SearchSettings
+from shoal.errors import DeadlineExceededError
 from shoal.rpc.deadline import Deadline
 from shoal.vectors import Matrix
 
@@ -80,7 +81,7 @@ class Searcher:
         begun_s = time.monotonic()
         if deadline.expired:
             raise DeadlineExceededError("the deadline passed before the search began")
-        self._refuse_hopeless(query, index)
+        refuse_hopeless(query, index.there)
         query_vectors, truncated = await encode(query, served.encoders, deadline, self._encoders)
         encoded_s = time.monotonic()
         query = self._within(query, deadline)
@@ -88,7 +89,7 @@ class Searcher:
         searched_s, merge_s = time.monotonic(), 0.0
         self._learn(query, replies)
         while True:
-            _refuse_too_little(query, replies)
+            refuse_too_little(query, replies)
             merging_s = time.monotonic()
             merged = _merge(query, replies)
             merge_s += time.monotonic() - merging_s
@@ -141,13 +142,6 @@ class Searcher:
             model = self._costs.get(query.index.name, CostModel())
             units = query.n_queries * query.n_probe
             self._costs[query.index.name] = model.seen(units, max(took_ms) / 1e3)
-
-    def _refuse_hopeless(self, query: SearchQuery, index: ServedIndex) -> None:
-        """Fails before any work where the shards that are there can't be enough."""
-        coverage = query.index.coverage(index.there)
-        if coverage < query.min_coverage:
-            missing = sorted(set(range(len(index.shards))) - index.there)
-            raise _too_little(query, coverage, f"down: shards {missing}")
 
     async def _ask_shards(
         self, query: SearchQuery, index: ServedIndex, query_vectors: Matrix, deadline: Deadline
@@ -253,40 +247,3 @@ def _by_shard(
         replace(settings, candidates=shard_candidates(candidates, n_live_shard, n_live))
         for n_live_shard in n_live_by_shard
     )
-
-
-def _refuse_too_little(query: SearchQuery, replies: Replies) -> None:
-    coverage = query.index.coverage(replies.by_shard.keys())
-    if coverage < query.min_coverage:
-        missing = {
-            shard: outcome
-            for shard, outcome in sorted(replies.outcomes.items())
-            if outcome.outcome is not Outcome.OK
-        }
-        why = ", ".join(
-            f"shard {shard} {outcome.outcome.name} ({outcome.detail})"
-            for shard, outcome in missing.items()
-        )
-        if _all_are(missing, Outcome.LATE):  # only the time was too little
-            if len(missing) == len(replies.outcomes):
-                raise DeadlineExceededError("no shard answered by the deadline")
-            raise DeadlineExceededError(_told(query, coverage, why))
-        refusal = _too_little(query, coverage, why)
-        # others were given up because of the full ones: nothing is known to be wrong with them
-        full = {s: o for s, o in missing.items() if not o.is_collateral}
-        if full and _all_are(full, Outcome.OVERLOADED):
-            after_s = max(outcome.retry_after_s for outcome in full.values())
-            raise OverloadedError(refusal.message, retry_after_s=after_s)
-        raise refusal
-
-
-def _all_are(outcomes: Mapping[int, ShardOutcome], outcome: Outcome) -> bool:
-    return all(told.outcome is outcome for told in outcomes.values())
-
-
-def _too_little(query: SearchQuery, coverage: float, why: str) -> InsufficientCoverageError:
-    return InsufficientCoverageError(_told(query, coverage, why))
-
-
-def _told(query: SearchQuery, coverage: float, why: str) -> str:
-    return f"coverage is {coverage:.4g}, below min_coverage {query.min_coverage:.4g}; {why}"

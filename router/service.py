@@ -21,9 +21,8 @@ from router.slow_queries import Answer, SlowQueries
 from shoal.errors import InvalidArgumentError, OverloadedError, ShoalError
 from shoal.rpc import metrics
 from shoal.rpc.deadline import DEFAULT_TIMEOUT_S, Deadline
-from shoal.rpc.interceptor import as_shoal_error
 from shoal.rpc.request_id import current_request_id
-from shoal.rpc.status import to_status
+from shoal.rpc.status import as_shoal_error, to_status
 from shoal.rpc.unknown import refuse_unknown_fields
 from shoal.tracing.spans import current_trace
 from shoal.tracing.tracer import item_span

@@ -12,7 +12,8 @@ from router.cluster import Replica, Shared
 from router.lane import Lane
 from router.passages import Fetched, PassageJob
 from router.quantile import LatencyWindow
-from router.shard_client import InvalidReplyError, SearchSettings, ShardClient, ShardReply
+from router.shard_client import ShardClient
+from router.shard_reply import InvalidReplyError, SearchSettings, ShardReply
 from router.topology import IndexVersion
 from router.waiting import LATENCY_WINDOW_S
 from shoal.errors import (

@@ -1,4 +1,4 @@
-"""Whether a text can be an address to connect to; pure, it resolves and opens nothing.
+"""Addresses as texts, and whether one can be connected to; pure, it resolves and opens nothing.
 
 HOST:PORT, or one of gRPC's own schemes. gRPC takes any text and fails at the first call, in words
 that name neither the text nor the fault; here it is refused at once.
@@ -63,6 +63,16 @@ def hosts_of(target: str) -> frozenset[str]:
     if target_fault(target) or not all(_is_address(part) for part in parts):
         return frozenset()
     return frozenset(part.rpartition(":")[0].strip("[]") for part in parts)
+
+
+def bracketed(host: str) -> str:
+    """The host as it stands before a port: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def host_port(host: str, port: int | str) -> str:
+    """The two as HOST:PORT."""
+    return f"{bracketed(host)}:{port}"
 
 
 def check_target(target: str, name: str = "target") -> str:

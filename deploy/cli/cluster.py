@@ -19,6 +19,7 @@ from deploy.cli.on_ray import (
     with_ray_flags,
 )
 from deploy.cli.output import counted, note, write, write_json, write_table
+from deploy.cli.up_arguments import up_arguments
 from deploy.plan import UpOptions
 from deploy.state import read_state
 from deploy.traces import Traces
@@ -195,26 +196,7 @@ def _absolute(path: Path | None) -> Path | None:
 def _up_detached(options: UpOptions, as_json: bool) -> None:
     from deploy.detached import start_detached
 
-    command = [
-        "-m", "deploy.cli.main", "up", "--name", options.name,
-        "--index", options.index_url or str(options.index_dir),
-        "--replicas", str(options.replicas), "--host", options.host, "--port", str(options.port),
-        "--grace-s", str(options.grace_s), "--start-timeout-s", str(options.start_timeout_s),
-    ]  # fmt: skip
-    if options.http_port is not None:
-        command += ["--http-port", str(options.http_port), "--http-host", options.http_host]
-    command += ["--cache-dir", str(options.index_dir.parent)] if options.index_url else []
-    command += ["--insecure"] if options.insecure else []
-    command += ["--device", options.device] if options.device else []
-    command += ["--model", options.model] if options.model else []
-    if options.live_recall_budget is not None:
-        command += ["--live-recall-budget", str(options.live_recall_budget)]
-    for flag, path in (
-        ("--tls-certificate", options.tls_certificate), ("--tls-key", options.tls_key),
-        ("--tls-client-ca", options.tls_client_ca), ("--tokens", options.tokens),
-    ):  # fmt: skip
-        command += [flag, str(path)] if path else []
-    command += options.traces.router_arguments
+    command = ["-m", "deploy.cli.main", *up_arguments(options)]
     state = start_detached(options.name, command, options.start_timeout_s)
     if as_json:
         write_json(dataclasses.asdict(state))
@@ -246,10 +228,8 @@ def reload(
 
     check_timeout(timeout_s)
     state = flags.running_cluster(name)
-    if state.on == "ray":
-        ray_reload(state, version, timeout_s, completed(state, given), as_json=as_json)
-        return
-    done = reload_cluster(state, version, timeout_s, completed(state, given))
+    move = ray_reload if state.on == "ray" else reload_cluster
+    done = move(state, version, timeout_s, completed(state, given))
     if as_json:
         write_json(dataclasses.asdict(done))
     elif done.old == done.version:

@@ -5,8 +5,6 @@ that: every user of a machine can read every command line. A local cluster's own
 `shoal up` leaves what its commands need in the state folder.
 """
 
-import functools
-import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,7 @@ import typer
 
 from deploy.access import local_credentials
 from deploy.cli import flags
+from deploy.cli.added_flags import with_flags
 from deploy.state import ClusterState, read_state
 from shoal.credentials import Credentials, Tls, read_token
 from shoal.errors import InvalidArgumentError
@@ -55,20 +54,7 @@ _FLAGS: dict[str, Any] = {
 
 def with_credentials(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the flags to a command, which gets them as one argument, `given: Credentials`."""
-
-    @functools.wraps(command)
-    def run(**values: Any) -> None:
-        given = _given({name: values.pop(name) for name in _FLAGS})
-        command(**values, given=given)
-
-    own = [p for name, p in inspect.signature(command).parameters.items() if name != "given"]
-    added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-        for name, kind in _FLAGS.items()
-    ]
-    run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in (*own, *added)}
-    return run
+    return with_flags(command, _FLAGS, argument="given", gathered=_given)
 
 
 def credentials_for(target: str, given: Credentials, name: str | None = None) -> Credentials:

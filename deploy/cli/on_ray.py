@@ -1,23 +1,25 @@
 """The commands of a cluster on Ray: what its flags mean, and how its states are shown."""
 
 import dataclasses
-import functools
-import inspect
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deploy.access import local_credentials
 from deploy.cli import flags
-from deploy.cli.output import counted, note, write, write_json, write_table
+from deploy.cli.added_flags import with_flags
+from deploy.cli.output import note, write, write_json, write_table
 from deploy.cli.plan import parse_size
 from deploy.state import ClusterState
 from shoal.credentials import Credentials
 from shoal.errors import InvalidArgumentError
 from shoal.target import hosts_of
+
+if TYPE_CHECKING:
+    from deploy.reload import Reloaded
 
 
 def _count(flag: str, what: str) -> Any:
@@ -59,20 +61,10 @@ _FLAGS: dict[str, Any] = {
 
 def with_ray_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the flags to a command, which gets those given as one argument, `on_ray`."""
-
-    @functools.wraps(command)
-    def run(**values: Any) -> None:
-        given = {name: values.pop(name) for name in _FLAGS}
-        command(**values, on_ray={n: value for n, value in given.items() if value is not None})
-
-    own = [p for name, p in inspect.signature(command).parameters.items() if name != "on_ray"]
-    added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-        for name, kind in _FLAGS.items()
-    ]
-    run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in (*own, *added)}
-    return run
+    return with_flags(
+        command, _FLAGS, argument="on_ray",
+        gathered=lambda given: {name: value for name, value in given.items() if value is not None},
+    )  # fmt: skip
 
 
 def refuse_ray_flags(given: Mapping[str, Any]) -> None:
@@ -125,21 +117,12 @@ def callers_hint(target: str, ca: str, server_name: str, certified: str) -> str:
 
 
 def ray_reload(
-    state: ClusterState, version: int | None, timeout_s: float, given: Credentials, *, as_json: bool
-) -> None:
+    state: ClusterState, version: int | None, timeout_s: float, given: Credentials
+) -> "Reloaded":
     """Moves all routers, and pins the version."""
     from deploy.ray.reload import reload_cluster
 
-    done = reload_cluster(state, version, timeout_s, given)
-    if as_json:
-        write_json(dataclasses.asdict(done))
-    elif done.old == done.version:
-        write(f"index {done.index!r} is at version {done.version} already")
-    else:
-        write(
-            f"index {done.index!r} moved from version {done.old} to {done.version} in "
-            f"{done.seconds:.1f} s: {counted(done.n_passages, 'passage')}"
-        )
+    return reload_cluster(state, version, timeout_s, given)
 
 
 def ray_down(state: ClusterState) -> bool:

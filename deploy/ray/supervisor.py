@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from deploy.child import STEADY_S, Child
 from deploy.load import page_from_elsewhere, page_of
@@ -21,8 +21,9 @@ from deploy.ray.announcer import Announcer, announcement
 from deploy.ray.files import ReplicaFiles
 from deploy.ray.load import ChildLoad
 from deploy.ray.options import RayOptions
-from deploy.ray.processes import child_spec, shutdown_s
+from deploy.ray.processes import child_spec
 from deploy.ray.registry import BEAT_S, Beat, Member, Part, Phase, Pin, Told
+from deploy.ray.takeover import start_listening
 from deploy.ray.watch import ChildHealth, Watch
 from shoal.credentials import Credentials
 from shoal.errors import ShoalError, StorageError, UnavailableError
@@ -33,9 +34,6 @@ AskDirectory = Callable[[Beat], Awaitable[Told]]
 """Brings a heartbeat to the directory; UnavailableError where it doesn't answer in time."""
 
 _GOODBYE_S = 2.0
-_PORT_S = 0.3
-_RECONNECT_S = 2.0
-"""Our clients try an address again within a second, and then ask for its health."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +145,7 @@ class Supervisor:
         child = Child(self._spec(self._told.pin), paths, self._options.grace_s, tls=tls)
         self._child = child
         try:
-            await self._start_listening(child)
+            self._start_s = await start_listening(child, self._options, self._on_change)
             self._watch = Watch(child.address, self._part.role, lambda: self.credentials)
             if self._part.role == "encoder":
                 self._fingerprint = await self._watch.encoder_fingerprint(self._index.encoder)
@@ -155,29 +153,6 @@ class Supervisor:
             await child.stop()
             raise
         return child
-
-    async def _start_listening(self, child: Child) -> None:
-        """Starts the child on the port that it is to have, which who leaves may still hold."""
-        until_s = time.monotonic() + shutdown_s(self._options)
-        port = child.spec.port
-        while True:
-            begun_s = time.monotonic()
-            try:
-                await child.start(self._on_change)
-            except StorageError:
-                if not child.spec.port:
-                    raise
-                if time.monotonic() > until_s:
-                    child.spec = replace(child.spec, port=self._options.port)
-                    if self._options.port:
-                        raise
-                await asyncio.sleep(_PORT_S)
-            else:
-                break
-        self._start_s = time.monotonic() - begun_s
-        if port:
-            # Serve stops the next router once this one is started: clients must have found it
-            await asyncio.sleep(_RECONNECT_S)
 
     def _spec(self, pin: Pin) -> ProcessSpec:
         token = self._files.token if self._options.closed else None

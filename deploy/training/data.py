@@ -10,9 +10,7 @@ from encoder_service.training.files import read_training_file
 from encoder_service.training.pairs import PassageText, TrainingPair, pairs_of_judgments
 from shard_server.building.read import read_corpus
 from shoal.errors import CorpusError
-from shoal.evaluation.files import read_qrels, read_queries
-
-_QUERIES = ("queries.jsonl", "queries.jsonl.gz")
+from shoal.evaluation.files import beir_files, read_qrels, read_queries
 
 
 def read_pairs(sources: Sequence[str], *, split: str = "train") -> list[TrainingPair]:
@@ -45,9 +43,8 @@ def _read(source: str, split: str) -> list[TrainingPair]:
 
 
 def _read_beir(folder: Path, corpus: str, split: str) -> list[TrainingPair]:
-    queries = read_queries(_one_of(folder, _QUERIES))
-    forms = ("qrels.tsv", f"qrels/{split}.tsv")
-    qrels_file = _one_of(folder, [f"{form}{end}" for form in forms for end in ("", ".gz")])
+    queries_file, qrels_file = beir_files(folder, split)
+    queries = read_queries(queries_file)
     judged = [(j.query_id, j.passage_id) for j in read_qrels(qrels_file) if j.relevance > 0]
     wanted = {passage_id for _, passage_id in judged}
     passages = {
@@ -56,10 +53,3 @@ def _read_beir(folder: Path, corpus: str, split: str) -> list[TrainingPair]:
         if passage.id in wanted
     }
     return pairs_of_judgments(queries, judged, passages, str(qrels_file))
-
-
-def _one_of(folder: Path, names: Sequence[str]) -> Path:
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise CorpusError(f"{folder}: has no {names[0]} (nor {', '.join(names[1:])})")

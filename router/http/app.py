@@ -21,9 +21,9 @@ from router.http.traces import begin_searches, traced
 from router.http.visitors import Doorkeeper
 from shoal.errors import InternalError, ShoalError
 from shoal.rpc import metrics
-from shoal.rpc.interceptor import as_shoal_error
 from shoal.rpc.limits import MAX_MESSAGE_BYTES
 from shoal.rpc.request_id import METADATA_KEY, adopt_request_id
+from shoal.rpc.status import as_shoal_error
 from shoal.tracing.tracer import Tracer
 
 logger = logging.getLogger(__name__)

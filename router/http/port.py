@@ -16,7 +16,8 @@ from router.http.endpoints import Endpoints
 from router.http.visitors import Doorkeeper, own_names
 from shoal.errors import StorageError
 from shoal.rpc.certificates import CertificateFiles
-from shoal.rpc.server import bracketed, guard_of
+from shoal.rpc.server import guard_of
+from shoal.target import bracketed
 from shoal.tracing.tracer import Tracer
 
 logger = logging.getLogger(__name__)

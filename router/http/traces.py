@@ -9,7 +9,7 @@ import grpc
 
 from router.slow_queries import Answer
 from shoal.rpc.deadline import Deadline
-from shoal.rpc.interceptor import as_shoal_error
+from shoal.rpc.status import as_shoal_error
 from shoal.tracing.context import PARENT_KEY, STATE_KEY
 from shoal.tracing.spans import current_trace
 from shoal.tracing.tracer import Tracer, begin_items, item_span

@@ -17,6 +17,7 @@ from shoal.bench.plan import LoadPlan
 from shoal.bench.target import OK, TIMEOUT, Ids, Reply, Served
 from shoal.credentials import Credentials, check_credentials
 from shoal.errors import InvalidArgumentError, UnsupportedError
+from shoal.target import host_port
 
 PATH = "/retrieve"
 MAX_CONNECTIONS = 512
@@ -49,7 +50,7 @@ async def open_target(plan: LoadPlan) -> AsyncIterator["HttpTarget"]:
         raise InvalidArgumentError("an https:// target is checked by the system's authorities")
     if url.scheme == "http":
         check_credentials(
-            f"{url.hostname}:{url.port or 80}", Credentials(token=plan.credentials.token)
+            host_port(url.hostname, url.port or 80), Credentials(token=plan.credentials.token)
         )
     address = url._replace(path=url.path if url.path not in {"", "/"} else PATH).geturl()
     # its own limit must not be what a run measures

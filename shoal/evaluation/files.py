@@ -6,12 +6,13 @@ Rule: a line that can't be read is one CorpusError that begins with file:line; n
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from shoal.errors import CorpusError
 
+_QUERIES = ("queries.jsonl", "queries.jsonl.gz", "queries.tsv", "queries.tsv.gz")
 _RELEVANCE_HEADERS = {"score", "relevance", "rel", "label", "grade", "judgment", "judgement"}
 """What stands over the last column where the first line is a header; any other word is a fault."""
 
@@ -22,6 +23,17 @@ class Judgment(NamedTuple):
     query_id: str
     passage_id: str
     relevance: int
+
+
+def beir_files(folder: Path, split: str) -> tuple[Path, Path]:
+    """The files of a BEIR folder's queries and of its judgments: qrels.tsv, else qrels/<split>.tsv.
+
+    Raises:
+        CorpusError: it lacks one of them.
+    """
+    forms = ("qrels.tsv", f"qrels/{split}.tsv")
+    qrels = [f"{form}{end}" for form in forms for end in ("", ".gz")]
+    return _one_of(folder, _QUERIES), _one_of(folder, qrels)
 
 
 def read_queries(path: Path) -> dict[str, str]:
@@ -127,3 +139,10 @@ def lines_of(path: Path) -> Iterator[tuple[str, str]]:
         reason = getattr(failure, "strerror", None) or failure
         where = f"{path}:{number + 1}" if number else f"{path}"
         raise CorpusError(f"{where}: can't be read: {reason}") from failure
+
+
+def _one_of(folder: Path, names: Sequence[str]) -> Path:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise CorpusError(f"{folder}: has no {names[0]} (nor {', '.join(names[1:])})")

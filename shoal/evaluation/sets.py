@@ -10,10 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from shoal.errors import CorpusError
-from shoal.evaluation.files import Judgment, check_unicode, lines_of, read_qrels, read_queries
+from shoal.evaluation.files import (
+    Judgment,
+    beir_files,
+    check_unicode,
+    lines_of,
+    read_qrels,
+    read_queries,
+)
 from shoal.evaluation.words import AnswerMatch
 
-_QUERIES = ("queries.jsonl", "queries.jsonl.gz", "queries.tsv", "queries.tsv.gz")
 _DPR_ID = ("passage_id", "psg_id", "id")
 
 
@@ -52,10 +58,7 @@ def read_set(path: Path, name: str = "", *, split: str = "test") -> QuestionSet:
         CorpusError: naming what is missing or broken.
     """
     if path.is_dir():
-        queries = _one_of(path, _QUERIES)
-        qrels = _one_of(path, [f"{form}{end}" for form in ("qrels.tsv", f"qrels/{split}.tsv")
-                               for end in ("", ".gz")])  # fmt: skip
-        return read_files(queries, qrels, name or path.resolve().name)
+        return read_files(*beir_files(path, split), name or path.resolve().name)
     if path.name.removesuffix(".gz").endswith(".json"):
         return _read_dpr(path, name or path.name.partition(".")[0])
     raise CorpusError(f"{path}: a set is a BEIR folder (queries.jsonl, qrels.tsv) or DPR's .json")
@@ -170,10 +173,3 @@ def _answers(given: Any, where: str) -> tuple[str, ...]:
         if not AnswerMatch([answer]):
             raise CorpusError(f"{where}: answer {answer!r} has no word in it")
     return tuple(listed)
-
-
-def _one_of(folder: Path, names: Sequence[str]) -> Path:
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise CorpusError(f"{folder}: has no {names[0]} (nor {', '.join(names[1:])})")

@@ -18,17 +18,11 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from prometheus_client import Counter
 
-from shoal.errors import (
-    DeadlineExceededError,
-    InternalError,
-    InvalidArgumentError,
-    PermissionDeniedError,
-    ShoalError,
-)
+from shoal.errors import InternalError, InvalidArgumentError, PermissionDeniedError, ShoalError
 from shoal.rpc import metrics
 from shoal.rpc.access import Guard, is_audited
 from shoal.rpc.request_id import METADATA_KEY, adopt_request_id, current_request_id
-from shoal.rpc.status import short_message, trailing_metadata
+from shoal.rpc.status import as_shoal_error, given_up_code, short_message, trailing_metadata
 from shoal.rpc.unknown import refuse_unknown_fields
 from shoal.tracing.tracer import Tracer, traced_stream, traced_unary
 
@@ -38,8 +32,6 @@ audit.setLevel(logging.INFO)  # whatever --log-level says of other lines
 
 _REFUSED = "refused"
 """What metrics call an RPC that was refused at the door."""
-_NEARLY_S = 0.05
-"""A client's own deadline passes, and its call is cancelled, this much before the server's copy."""
 _caller: contextvars.ContextVar[str] = contextvars.ContextVar("shoal_caller", default="")
 
 # quoted: grpc's classes are generic for the type checker alone
@@ -244,13 +236,6 @@ def _counted(rpc: str) -> Counter:
     return metrics.REQUESTS.labels(rpc, grpc.StatusCode.OK.name)
 
 
-def given_up_code(remaining_s: float | None) -> grpc.StatusCode:
-    """How a call ended that nobody waits for any more: its time was up, or it was left. Pure."""
-    if remaining_s is not None and remaining_s < _NEARLY_S:
-        return grpc.StatusCode.DEADLINE_EXCEEDED
-    return grpc.StatusCode.CANCELLED
-
-
 def _adopt(context: Context) -> None:
     given = ""
     for key, value in context.invocation_metadata() or ():
@@ -278,17 +263,6 @@ async def _refuse(rpc: str, context: Context, failure: Exception) -> NoReturn:
     trailing = (*trailing_metadata(error), (METADATA_KEY, _request_id(context)))
     await context.abort(error.code, short_message(error), trailing)
     raise AssertionError("abort returned")
-
-
-def as_shoal_error(failure: Exception) -> ShoalError:
-    """The error to tell: ours as it is, a passed deadline as such, anything else as INTERNAL."""
-    while isinstance(failure, ExceptionGroup) and len(failure.exceptions) == 1:
-        failure = failure.exceptions[0]
-    if isinstance(failure, ShoalError):
-        return failure
-    if isinstance(failure, TimeoutError | asyncio.TimeoutError):
-        return DeadlineExceededError("the deadline passed before the answer was ready")
-    return InternalError("internal error; the log has it under this request id")
 
 
 def _request_id(context: Context) -> str:

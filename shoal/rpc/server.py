@@ -9,12 +9,11 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import uvloop
@@ -23,15 +22,14 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from shoal.config import ProcessConfig, load_config, refuse_exposed
-from shoal.errors import ShoalError, StorageError
-from shoal.json_file import write_json
+from shoal.errors import ShoalError
 from shoal.parent import die_with_parent
 from shoal.rpc.access import AccessFiles, Guard
-from shoal.rpc.certificates import CertificateFiles, ServerCertificates
 from shoal.rpc.interceptor import ShoalInterceptor
 from shoal.rpc.limits import server_options
+from shoal.rpc.listening import Beside, announce, bound, certificates_of, withdraw
 from shoal.rpc.logs import start_logging
-from shoal.rpc.metrics import start_metrics_page, tell_build
+from shoal.rpc.metrics import tell_build
 from shoal.tracing.collector import Collector
 from shoal.tracing.export import SpanSender
 from shoal.tracing.tracer import Tracer
@@ -47,18 +45,6 @@ class Service:
 
     full_name: str
     add: Callable[[grpc.aio.Server], None]
-
-
-class Beside(Protocol):
-    """Another listener of the process, such as the router's HTTP port."""
-
-    async def open(self, tracer: Tracer | None) -> str:
-        """Listens, and returns its URL; `tracer` is the process's. Raises ShoalError."""
-        ...
-
-    async def close(self) -> None:
-        """Takes nothing more; returns when it has drained, or its grace is over."""
-        ...
 
 
 async def serve(
@@ -84,7 +70,7 @@ async def serve(
         StorageError: the port is taken.
     """
     refuse_exposed(config)
-    certificates = _certificates(config)
+    certificates = certificates_of(config)
     stopping = asyncio.Event()
     async with _prepared(config, stopping) as tracer:
         interceptor = ShoalInterceptor(guard_of(config), tracer)
@@ -92,15 +78,15 @@ async def serve(
             die_with_parent(config.parent_pid, signal.SIGTERM)
         server = grpc.aio.server(interceptors=(interceptor,), options=server_options())
         health = await _add(services, server)
-        listening = await _bound(server, config, certificates, beside, tracer)
+        listening = await bound(server, config, certificates, beside, tracer)
         await server.start()
         try:
-            _announce(config, listening, serving=False)
+            announce(config, listening, serving=False)
             if await _unless_stopped(start(), stopping):
                 _spare_collector()
                 for name in ("", *(service.full_name for service in services)):
                     await health.set(name, health_pb2.HealthCheckResponse.SERVING)
-                _announce(config, listening, serving=True)
+                announce(config, listening, serving=True)
                 logger.info("serving on %s", listening.address)
                 await stopping.wait()
                 await health.enter_graceful_shutdown()
@@ -111,9 +97,7 @@ async def serve(
                 await asyncio.gather(server.stop(config.grace_s), beside.close())
             if stop is not None:
                 await stop()
-            if config.address_file is not None:
-                with contextlib.suppress(OSError):  # nobody reads it where it can't be removed
-                    config.address_file.unlink()
+            withdraw(config)
 
 
 def run(
@@ -153,15 +137,6 @@ async def _prepared(config: ProcessConfig, stopping: asyncio.Event) -> AsyncIter
             await asyncio.to_thread(sender.close)
 
 
-def _certificates(config: ProcessConfig) -> ServerCertificates | None:
-    if config.tls_certificate is None or config.tls_key is None:
-        return None
-    files = CertificateFiles(
-        certificate=config.tls_certificate, key=config.tls_key, client_ca=config.tls_client_ca
-    )
-    return ServerCertificates(files)
-
-
 def guard_of(config: ProcessConfig) -> Guard | None:
     """Who judges callers; None where neither file is given: then no call pays for it."""
     if config.tokens is None and config.internal_token_file is None:
@@ -189,88 +164,6 @@ def _spare_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Listening:
-    """The server's address, its Prometheus page's, and the URL of what listens beside it; "" for
-    what there isn't.
-    """
-
-    address: str
-    page: str
-    url: str
-
-
-async def _bound(
-    server: grpc.aio.Server,
-    config: ProcessConfig,
-    certificates: ServerCertificates | None,
-    beside: Beside | None,
-    tracer: Tracer | None,
-) -> _Listening:
-    """Where everything listens. Ends the server where something can't."""
-    try:
-        return _Listening(
-            address=_bind(server, config, certificates),
-            page=_page(config),
-            url=await beside.open(tracer) if beside else "",
-        )
-    except ShoalError:
-        # a gRPC server that was made and never ran leaves a thread that outlives the interpreter
-        # and writes of it on stderr
-        await server.start()
-        await server.stop(None)
-        raise
-
-
-def _bind(
-    server: grpc.aio.Server, config: ProcessConfig, certificates: ServerCertificates | None
-) -> str:
-    host = bracketed(config.host)
-    wanted = f"{host}:{config.port}"
-    try:
-        if certificates is None:
-            port = server.add_insecure_port(wanted)
-        else:
-            port = server.add_secure_port(wanted, certificates.credentials())
-    except RuntimeError as failure:
-        raise StorageError(
-            f"can't listen on {wanted}: it is taken or not an address of this machine; "
-            "choose another --port (0 takes any that is free)"
-        ) from failure
-    return f"{host}:{port}"
-
-
-def _page(config: ProcessConfig) -> str:
-    if config.metrics_port is None:
-        return ""
-    host = config.metrics_host or config.host
-    try:
-        port = start_metrics_page(host, config.metrics_port)
-    except OSError as failure:
-        raise StorageError(
-            f"can't serve metrics on {bracketed(host)}:{config.metrics_port}: "
-            f"{failure.strerror}; choose another --metrics-port"
-        ) from failure
-    return f"{bracketed(host)}:{port}"
-
-
-def bracketed(host: str) -> str:
-    """The host as it stands before a port: an IPv6 address in brackets."""
-    return f"[{host}]" if ":" in host else host
-
-
-def _announce(config: ProcessConfig, listening: _Listening, *, serving: bool) -> None:
-    if config.address_file is not None:
-        told = {
-            "address": listening.address,
-            "metrics": listening.page,
-            "http": listening.url,
-            "pid": os.getpid(),
-            "serving": serving,
-        }
-        write_json(config.address_file, told)
 
 
 async def _unless_stopped(work: Awaitable[None], stopping: asyncio.Event) -> bool:

@@ -1,4 +1,5 @@
-"""Errors on the wire: a ShoalError to google.rpc.Status with its details, and back.
+"""Errors on the wire: any failure as a ShoalError, that as google.rpc.Status with its details, and
+back.
 
 INVALID_ARGUMENT carries BadRequest, overload RetryInfo, a reason ErrorInfo; too little coverage
 also tells gRPC's own retries to stay away (`grpc-retry-pushback-ms: -1`, gRFC A6). A status comes
@@ -20,6 +21,8 @@ PUSHBACK_KEY = "grpc-retry-pushback-ms"
 DOMAIN = "shoal"
 INSUFFICIENT_COVERAGE = "INSUFFICIENT_COVERAGE"
 MAX_MESSAGE_BYTES = 1_000
+_NEARLY_S = 0.05
+"""A client's own deadline passes, and its call is cancelled, this much before the server's copy."""
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -37,6 +40,24 @@ _BY_CODE: dict[grpc.StatusCode, type[ShoalError]] = {
         errors.InternalError,
     )
 }
+
+
+def as_shoal_error(failure: Exception) -> ShoalError:
+    """The error to tell: ours as it is, a passed deadline as such, anything else as INTERNAL."""
+    while isinstance(failure, ExceptionGroup) and len(failure.exceptions) == 1:
+        failure = failure.exceptions[0]
+    if isinstance(failure, ShoalError):
+        return failure
+    if isinstance(failure, TimeoutError):
+        return errors.DeadlineExceededError("the deadline passed before the answer was ready")
+    return errors.InternalError("internal error; the log has it under this request id")
+
+
+def given_up_code(remaining_s: float | None) -> grpc.StatusCode:
+    """How a call ended that nobody waits for any more: its time was up, or it was left. Pure."""
+    if remaining_s is not None and remaining_s < _NEARLY_S:
+        return grpc.StatusCode.DEADLINE_EXCEEDED
+    return grpc.StatusCode.CANCELLED
 
 
 def short_message(error: ShoalError) -> str:

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from shoal import errors
 from shoal.bench import LoadPlan, run_load
-from shoal.bench.http_target import ids_of
+from shoal.bench.http_target import ids_of, open_target
 from shoal.bench.load import start_workers
 from shoal.credentials import Credentials
 from shoal.v1 import search_pb2 as pb
@@ -99,6 +99,14 @@ async def test_vectors_and_tokens_in_plaintext_are_refused(tmp_path):
         await run(target="http://127.0.0.1:1", vectors_file=str(tmp_path / "q.npy"))
     with pytest.raises(errors.InvalidArgumentError, match="plaintext"):
         await run(target="http://10.1.2.3:80", credentials=Credentials(token="secret"))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+async def test_a_token_may_stay_on_this_machine(host):
+    """Nothing is on the way to read it, whatever the address is written like."""
+    plan = LoadPlan(target=f"http://{host}:1", clients=1, credentials=Credentials(token="secret"))
+    async with open_target(plan) as target:
+        assert target is not None
 
 
 @pytest.mark.parametrize(

@@ -6,35 +6,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from fakes.known_vectors import build_axes
 
 ROOT = Path(__file__).resolve().parents[2]
-DIM = 8
-
-
-class UnitAxes:
-    """Passage i's vector is axis i: the exact answer to any query can be read off it."""
-
-    contract = None
-    dim = DIM
-
-    def __call__(self, titles, texts):
-        return np.eye(DIM, dtype=np.float32)[[int(text.split()[-1]) for text in texts]]
 
 
 @pytest.fixture(scope="session")
 def tiny_index(tmp_path_factory) -> Path:
-    """Eight passages in two shards."""
-    from shard_server.building.build import BuildOptions, build_index
-    from shard_server.building.read import read_corpus
-
-    folder = tmp_path_factory.mktemp("tiny")
-    lines = [f'{{"_id": "p{i}", "title": "", "text": "passage {i}"}}' for i in range(DIM)]
-    (folder / "corpus.jsonl").write_text("\n".join(lines))
-    passages = read_corpus(str(folder / "corpus.jsonl"))
-    build_index(folder / "index", passages, UnitAxes(), BuildOptions(name="tiny", n_shards=2))
-    return folder / "index"
+    """Eight passages in two shards: passage i's vector is axis i."""
+    return build_axes(tmp_path_factory.mktemp("tiny") / "index")
 
 
 @pytest.fixture

@@ -6,35 +6,20 @@ import signal
 
 import numpy as np
 import pytest
+from fakes.known_vectors import DIM, Axes
+from fakes.s3 import SECRET, s3_bucket, s3_server, s3fs
 
 from deploy.cli.main import run
 from deploy.state import read_state
 from shard_server.building import BuildOptions, Passage, build_index
+from shard_server.building.progress import silent
 from shoal.client import Client
 from shoal.errors import UnavailableError
 from shoal.formats.local_copy import LocalCopy
 from shoal.formats.remote_push import push_index
 from shoal.formats.remote_store import open_remote
 
-moto_server = pytest.importorskip(
-    "moto.server", reason="moto is not installed", exc_type=ImportError
-)
-s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
-
 pytestmark = pytest.mark.end_to_end
-
-DIM = 8
-SECRET = "not-for-any-log"
-
-
-class Axes:
-    """Passage i's vector is axis i."""
-
-    contract = None
-    dim = DIM
-
-    def __call__(self, titles, texts):
-        return np.eye(DIM, dtype=np.float32)[[int(text) for text in texts]]
 
 
 def build(index_dir, recipe: str = "Flat") -> int:
@@ -48,38 +33,19 @@ def build(index_dir, recipe: str = "Flat") -> int:
     return build_index(index_dir, passages, Axes(), options).version
 
 
-def quiet(stage: str, done: int, total: int | None) -> None:
-    """No progress."""
-
-
 @pytest.fixture
 def push(tmp_path, monkeypatch):
     """`push()`: the next version, built and pushed; its URL. In a bucket of this test's own."""
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
-        "SHOAL_ROUTER__RELEASE_AFTER_S": "0.2",
-    }.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    filesystem = s3fs.S3FileSystem()
-    filesystem.mkdir("shoal-up")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("SHOAL_ROUTER__RELEASE_AFTER_S", "0.2")
 
     def push_next() -> str:
         build(tmp_path / "index")
-        push_index(tmp_path / "index", open_remote("s3://shoal-up/tiny"), quiet)
+        push_index(tmp_path / "index", open_remote("s3://shoal-up/tiny"), silent)
         return "s3://shoal-up/tiny"
 
-    yield push_next
-    filesystem.rm("shoal-up", recursive=True)
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
+    with s3_server() as environment, s3_bucket(environment, monkeypatch, "shoal-up"):
+        yield push_next
 
 
 def ask(target: str) -> int:

@@ -9,8 +9,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import pytest
+from fakes.known_vectors import build_axes
 
 from deploy.doctor.facts.clock import read_clock
 from deploy.doctor.facts.faiss_build import parse_answer, read_faiss_build
@@ -209,27 +209,9 @@ def test_a_port_of_nobodys_has_no_pid():
         assert pid_of(unused.getsockname()[1]) is None
 
 
-class Axes:
-    """Passage i's vector is axis i."""
-
-    contract = None
-    dim = 8
-
-    def __call__(self, titles, texts):
-        return np.eye(8, dtype=np.float32)[: len(texts)]
-
-
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
-    from shard_server.building.build import BuildOptions, build_index
-    from shard_server.building.passage import Passage
-
-    folder = tmp_path_factory.mktemp("doctor") / "index"
-    passages = [
-        Passage(id=f"p{i}", title="", text=f"passage {i}", metadata={}, where="-") for i in range(8)
-    ]
-    build_index(folder, passages, Axes(), BuildOptions(name="tiny", n_shards=2))
-    return folder
+    return build_axes(tmp_path_factory.mktemp("doctor") / "index")
 
 
 def _read(folder, served=(), **options):

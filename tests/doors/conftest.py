@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 import trustme
+from fakes.tokens import FORMER, OPERATOR, SEARCHER, write_tokens
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
@@ -21,6 +22,7 @@ from shoal.rpc.access import AccessFiles, Guard
 from shoal.rpc.interceptor import ShoalInterceptor
 from shoal.rpc.limits import server_options
 from shoal.rpc.request_id import current_request_id
+from shoal.rpc.tokens import entry_of
 from shoal.v1 import search_pb2 as pb
 from shoal.v1 import search_pb2_grpc
 
@@ -127,3 +129,14 @@ async def server_on(
 @pytest.fixture(name="server_on")
 def _server_on():
     return server_on
+
+
+@pytest.fixture
+def tokens(tmp_path) -> Path:
+    """A file with a token that searches, one that administers too, and one whose time is over."""
+    return write_tokens(
+        tmp_path / "tokens.yaml",
+        entry_of("website", SEARCHER, ["search"], None),
+        entry_of("ops", OPERATOR, ["admin", "search"], "2999-01-01"),
+        entry_of("former", FORMER, ["search", "admin"], "2020-01-01T00:00:00Z"),
+    )

@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from fakes.known_vectors import build_axes
 
 from deploy.reload import reload_cluster
 from deploy.state import ClusterState, paths_of, read_state
@@ -26,27 +27,9 @@ ROOT = Path(__file__).resolve().parents[2]
 VECTOR = np.eye(8, dtype=np.float32)[3]
 
 
-class UnitAxes:
-    """Passage i's vector is axis i."""
-
-    contract = None
-    dim = 8
-
-    def __call__(self, titles, texts):
-        return np.eye(8, dtype=np.float32)[[int(text.split()[-1]) for text in texts]]
-
-
 @pytest.fixture(scope="module")
 def tiny_index(tmp_path_factory) -> Path:
-    from shard_server.building.build import BuildOptions, build_index
-    from shard_server.building.read import read_corpus
-
-    folder = tmp_path_factory.mktemp("tiny")
-    lines = [f'{{"_id": "p{i}", "title": "", "text": "passage {i}"}}' for i in range(8)]
-    (folder / "corpus.jsonl").write_text("\n".join(lines))
-    passages = read_corpus(str(folder / "corpus.jsonl"))
-    build_index(folder / "index", passages, UnitAxes(), BuildOptions(name="tiny", n_shards=2))
-    return folder / "index"
+    return build_axes(tmp_path_factory.mktemp("tiny") / "index")
 
 
 @pytest.fixture

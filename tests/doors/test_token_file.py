@@ -7,6 +7,7 @@ import logging
 import pytest
 import yaml
 
+from shoal.errors import ConfigError
 from shoal.rpc.logs import JsonFormatter, TextFormatter
 from shoal.rpc.request_id import adopt_request_id
 from shoal.rpc.tokens import digest_of, entry_of, find_grant, new_token, read_tokens, with_entry
@@ -65,3 +66,42 @@ async def test_a_line_carries_the_id_of_its_call(formatter):
         told = json.loads(second)
         assert (told["request_id"], told["who"]) == ("call-7", "website")
         assert told["traceback"].endswith("two\nlines")
+
+
+SECRET = new_token()
+GOOD = entry_of("one", SECRET, ["search"], None)
+UNQUOTED = yaml.safe_dump({"tokens": [GOOD]}) + "  expires: {}\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("", "one list, named tokens"),
+        ("tokens: 3", "one list, named tokens"),
+        (json.dumps({"tokens": [], "more": 1}), "one list, named tokens"),
+        ("tokens: [", "not valid YAML"),
+        ("tokens: [{expires: 2026-13-01}]", "not valid YAML: month"),
+        ("tokens: !!int ''", "not valid YAML"),
+        ("[" * 1_000, "nested too deeply"),
+        (json.dumps({"tokens": ["x"]}), r"tokens\[0\] must have"),
+        (json.dumps({"tokens": [{**GOOD, "scope": "search"}]}), "unknown scope"),
+        (json.dumps({"tokens": [{**GOOD, "sha256": SECRET}]}), "64 lower-case"),
+        (json.dumps({"tokens": [{**GOOD, "scopes": ["root"]}]}), "scopes must be some of"),
+        (json.dumps({"tokens": [{**GOOD, "scopes": "search"}]}), "scopes must be some of"),
+        (json.dumps({"tokens": [{**GOOD, "name": "a b"}]}), "the name must be"),
+        (json.dumps({"tokens": [{**GOOD, "expires": "soon"}]}), "expires must be a date"),
+        (UNQUOTED.format("2027-02-30"), "day is out of range"),
+        (UNQUOTED.format("2027-01-01 25:00:00"), "hour must be in"),
+        (UNQUOTED.format("2027-01-01 00:00:00 +24:00"), "strictly between"),
+        (json.dumps({"tokens": [GOOD, {**GOOD, "name": "two"}]}), "is there twice"),
+        (json.dumps({"tokens": [GOOD, GOOD]}), "the name one is there twice"),
+    ],
+)
+def test_a_broken_tokens_file_is_refused_naming_the_fault(tmp_path, content, why):
+    """And never shows a secret that somebody put where its hash belongs."""
+    path = tmp_path / "tokens.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=why) as told:
+        read_tokens(path)
+    assert str(path) in told.value.message
+    assert SECRET not in told.value.message

@@ -1,55 +1,26 @@
 """Tokens at the door: who may call what, and what a refusal gives away (faults 41, 42)."""
 
 import asyncio
-import json
 import logging
-import time
 
 import grpc
 import numpy as np
 import pytest
-import yaml
+from fakes.tokens import FORMER, OPERATOR, SEARCH, SEARCHER, bearer, write_tokens
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import REGISTRY
 
-from shoal.client import AsyncClient, Client
-from shoal.credentials import Credentials, check_credentials, is_loopback_target
-from shoal.errors import (
-    ConfigError,
-    InvalidArgumentError,
-    PermissionDeniedError,
-    UnauthenticatedError,
-)
+from shoal.client import AsyncClient
+from shoal.errors import UnauthenticatedError
 from shoal.internal.v1 import admin_pb2, admin_pb2_grpc
 from shoal.rpc import access, metrics
-from shoal.rpc.access import AccessFiles, Guard, is_audited
+from shoal.rpc.access import is_audited
 from shoal.rpc.channel import open_channel
-from shoal.rpc.tokens import entry_of, new_token, read_tokens
+from shoal.rpc.tokens import entry_of
 from shoal.v1 import search_pb2, search_pb2_grpc
 
 VECTOR = np.ones(4, np.float32)
-SEARCH = "/shoal.v1.SearchService/Search"
-SEARCHER, OPERATOR, FORMER = new_token(), new_token(), new_token()
-
-
-def write_tokens(path, *entries):
-    path.write_text(yaml.safe_dump({"tokens": list(entries)}))
-    return path
-
-
-@pytest.fixture
-def tokens(tmp_path):
-    return write_tokens(
-        tmp_path / "tokens.yaml",
-        entry_of("website", SEARCHER, ["search"], None),
-        entry_of("ops", OPERATOR, ["admin", "search"], "2999-01-01"),
-        entry_of("former", FORMER, ["search", "admin"], "2020-01-01T00:00:00Z"),
-    )
-
-
-def bearer(token):
-    return Credentials(token=token).metadata
 
 
 @pytest.mark.parametrize(
@@ -224,191 +195,3 @@ async def test_clients_raise_the_typed_errors(server_on, tokens):
                 with pytest.raises(UnauthenticatedError, match=told):
                     await client.search(vector=VECTOR)
             assert n_refused() == n_before + 1
-
-
-def method_of(scope):
-    return {
-        "search": SEARCH,
-        "encode": "/shoal.v1.EncoderService/Encode",
-        "admin": "/shoal.internal.v1.ShardService/SearchShard",
-    }[scope]
-
-
-@pytest.mark.parametrize("given", ["search", "encode", "admin"])
-def test_each_scope_opens_its_own_service_alone(tmp_path, given):
-    """No scope contains another: who administers a cluster need not read what is in it."""
-    path = write_tokens(tmp_path / "t.yaml", entry_of("one", SEARCHER, [given], None))
-    guard = Guard(AccessFiles(tokens=path))
-    for wanted in ("search", "encode", "admin"):
-        verdict = guard.judge(method_of(wanted), bearer(SEARCHER), time.time())
-        assert verdict.caller == "one"
-        assert (verdict.refusal is None) == (wanted == given)
-        if wanted != given:
-            assert isinstance(verdict.refusal, PermissionDeniedError)
-
-
-def test_the_internal_token_opens_everything(tmp_path):
-    """A router encodes, searches shards and loads versions with the one token of its cluster."""
-    secret = tmp_path / "internal"
-    secret.write_text(SEARCHER + "\n")
-    guard = Guard(AccessFiles(internal_token=secret))
-    for scope in ("search", "encode", "admin"):
-        assert guard.judge(method_of(scope), bearer(SEARCHER), 0.0).caller == "internal"
-
-
-def test_a_token_ends_at_its_time(tmp_path):
-    """To the second, though the file is not read again and the token is known already."""
-    path = write_tokens(
-        tmp_path / "t.yaml", entry_of("one", SEARCHER, ["search"], "2030-01-01T00:00:00Z")
-    )
-    guard, end_s = Guard(AccessFiles(tokens=path)), 1_893_456_000
-    assert guard.judge(SEARCH, bearer(SEARCHER), end_s - 1).refusal is None
-    assert guard.judge(SEARCH, bearer(SEARCHER), end_s).refusal is not None
-
-
-def test_a_changed_file_is_taken_and_a_broken_one_is_not(tmp_path, caplog):
-    """A token that is taken out is refused a second later; a typing error closes no door."""
-    path = write_tokens(tmp_path / "t.yaml", entry_of("one", SEARCHER, ["search"], None))
-    guard = Guard(AccessFiles(tokens=path))
-    assert guard.judge(SEARCH, bearer(SEARCHER), 10.0).refusal is None
-    for now_s, broken in ((12.0, "tokens: ["), (14.0, UNQUOTED.format("2027-02-30"))):
-        path.write_text(broken)
-        caplog.clear()
-        assert guard.judge(SEARCH, bearer(SEARCHER), now_s).refusal is None
-        assert "the tokens stay as they were" in caplog.text
-    write_tokens(path, entry_of("other", OPERATOR, ["search"], None))
-    assert guard.judge(SEARCH, bearer(SEARCHER), 14.5).refusal is None, "looked at once a second"
-    assert guard.judge(SEARCH, bearer(SEARCHER), 16.0).refusal is not None
-    assert guard.judge(SEARCH, bearer(OPERATOR), 16.0).caller == "other"
-
-
-def test_a_file_that_changes_during_its_first_read_is_read_again(tmp_path, monkeypatch):
-    """A token taken out while a process starts would open its door until the next change."""
-    path = write_tokens(tmp_path / "t.yaml", entry_of("one", SEARCHER, ["search"], None))
-
-    def then_changed(path):
-        grants = read_tokens(path)
-        write_tokens(path, entry_of("other", OPERATOR, ["search"], None))
-        return grants
-
-    monkeypatch.setattr(access, "read_tokens", then_changed)
-    guard = Guard(AccessFiles(tokens=path))
-    assert guard.judge(SEARCH, bearer(SEARCHER), 10.0).refusal is not None
-
-
-def test_a_file_that_is_not_there_is_told_at_the_start(tmp_path):
-    """In one line that names it."""
-    for field in ("tokens", "internal_token"):
-        with pytest.raises(ConfigError, match=str(tmp_path / "none")):
-            Guard(AccessFiles(**{field: tmp_path / "none"}))
-
-
-GOOD = entry_of("one", SEARCHER, ["search"], None)
-UNQUOTED = yaml.safe_dump({"tokens": [GOOD]}) + "  expires: {}\n"
-
-
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        ("", "one list, named tokens"),
-        ("tokens: 3", "one list, named tokens"),
-        (json.dumps({"tokens": [], "more": 1}), "one list, named tokens"),
-        ("tokens: [", "not valid YAML"),
-        ("tokens: [{expires: 2026-13-01}]", "not valid YAML: month"),
-        ("tokens: !!int ''", "not valid YAML"),
-        ("[" * 1_000, "nested too deeply"),
-        (json.dumps({"tokens": ["x"]}), r"tokens\[0\] must have"),
-        (json.dumps({"tokens": [{**GOOD, "scope": "search"}]}), "unknown scope"),
-        (json.dumps({"tokens": [{**GOOD, "sha256": SEARCHER}]}), "64 lower-case"),
-        (json.dumps({"tokens": [{**GOOD, "scopes": ["root"]}]}), "scopes must be some of"),
-        (json.dumps({"tokens": [{**GOOD, "scopes": "search"}]}), "scopes must be some of"),
-        (json.dumps({"tokens": [{**GOOD, "name": "a b"}]}), "the name must be"),
-        (json.dumps({"tokens": [{**GOOD, "expires": "soon"}]}), "expires must be a date"),
-        (UNQUOTED.format("2027-02-30"), "day is out of range"),
-        (UNQUOTED.format("2027-01-01 25:00:00"), "hour must be in"),
-        (UNQUOTED.format("2027-01-01 00:00:00 +24:00"), "strictly between"),
-        (json.dumps({"tokens": [GOOD, {**GOOD, "name": "two"}]}), "is there twice"),
-        (json.dumps({"tokens": [GOOD, GOOD]}), "the name one is there twice"),
-    ],
-)
-def test_a_broken_tokens_file_is_refused_naming_the_fault(tmp_path, content, why):
-    """And never shows a secret that somebody put where its hash belongs."""
-    path = tmp_path / "tokens.yaml"
-    path.write_text(content)
-    with pytest.raises(ConfigError, match=why) as told:
-        read_tokens(path)
-    assert str(path) in told.value.message
-    assert SEARCHER not in told.value.message
-
-
-@pytest.mark.parametrize(
-    ("target", "stays"),
-    [
-        ("127.0.0.1:1", True), ("localhost:1", True), ("[::1]:1", True), ("127.9.9.9:1", True),
-        ("unix:/run/x", True), ("dns:///localhost:1", True), ("ipv4:127.0.0.1:1", True),
-        ("ipv4:127.0.0.1:1,10.0.0.1:1", False), ("search.example.com:1", False),
-        ("localhost.example.com:1", False), ("dns:///example.com:1", False), ("0.0.0.0:1", False),
-        ("xds:///localhost:1", False), ("127.0.0.1.example.com:1", False),
-        ("dns:localhost:1", True), ("dns:[::1]:1", True), ("dns:a:1", False),
-        ("dns://10.9.9.9/localhost:1", False), ("dns://10.9.9.9:53/127.0.0.1:1", False),
-    ],
-)  # fmt: skip
-def test_a_token_never_leaves_this_machine_in_plaintext(target, stays):
-    """Refused before a connection is made, by either client."""
-    assert is_loopback_target(target) == stays
-    if stays:
-        Client(target, token=SEARCHER).close()
-    else:
-        with pytest.raises(InvalidArgumentError, match="in plaintext"):
-            Client(target, token=SEARCHER)
-
-
-@pytest.mark.parametrize(
-    "target",
-    ["dns:///10.9.9.9:50051?/127.0.0.1:1", "dns:///10.9.9.9:50051#/127.0.0.1:1",
-     "dns:10.9.9.9:50051?x/localhost:1", "dns:///127.0.0.1%2eexample.com:1",
-     "ipv4:10.9.9.9:50051?x:1,127.0.0.1:1"],
-)  # fmt: skip
-def test_a_target_that_grpc_reads_otherwise_gets_no_token(target):
-    """gRPC ends an address at `?` or `#` and decodes `%`: the host is not the last one."""
-    assert not is_loopback_target(target)
-    with pytest.raises(InvalidArgumentError):
-        check_credentials(target, Credentials(token=SEARCHER))
-    with pytest.raises(InvalidArgumentError):
-        Client(target, token=SEARCHER)
-
-
-@pytest.mark.parametrize("variable", ["grpc_proxy", "https_proxy", "http_proxy"])
-async def test_a_token_goes_by_no_proxy_to_this_machine(server_on, tokens, monkeypatch, variable):
-    """gRPC heeds proxies for loopback too, and a plaintext token would leave by one."""
-    seen = asyncio.Event()
-
-    async def notice(reader, writer):
-        seen.set()
-        writer.close()
-
-    proxy = await asyncio.start_server(notice, "127.0.0.1", 0)
-    port = proxy.sockets[0].getsockname()[1]
-    for name in ("no_proxy", "no_grpc_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv(variable, f"http://127.0.0.1:{port}")
-    async with proxy, server_on(tokens=tokens) as target:
-        async with AsyncClient(target, token=SEARCHER) as client:
-            assert (await client.search(vector=VECTOR)).index == "hidden"
-
-        def ask():
-            with Client(target, token=SEARCHER) as client:
-                return client.search(vector=VECTOR).index
-
-        assert await asyncio.to_thread(ask) == "hidden"
-        assert not seen.is_set()
-        async with open_channel("search.example.com:1") as channel:
-            # as everywhere else, the way out is the operator's to say
-            call = channel.unary_unary(SEARCH)(b"", timeout=20)
-            await asyncio.wait_for(seen.wait(), 20)
-            call.cancel()
-
-
-def test_no_repr_shows_a_token():
-    """What is printed by accident ends in logs."""
-    assert SEARCHER not in repr(Credentials(token=SEARCHER))

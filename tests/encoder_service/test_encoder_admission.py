@@ -1,6 +1,7 @@
 """The encoder's permits: two bounds, texts and predicted time, on a clock of their own."""
 
 import pytest
+from fakes.clock import Clock
 
 from encoder_service.admission import Permits, guessed_tokens
 from encoder_service.batching import Priority
@@ -8,14 +9,6 @@ from shoal.errors import DeadlineExceededError, OverloadedError
 
 QUESTION = "how do I copy a list, and what of the lists in it"
 LATER_S = 1e9
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def busy_permits(*, n_done: int, n_waiting: int, seconds: float) -> tuple[Permits, Clock]:

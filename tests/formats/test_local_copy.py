@@ -5,6 +5,7 @@ import threading
 import pytest
 from fakes.index_folder import commit
 
+from shard_server.building.progress import silent
 from shoal.errors import (
     ConfigError,
     IndexFormatError,
@@ -26,10 +27,6 @@ from shoal.formats.remote_verify import copy_manifests, verify_remote
 from shoal.formats.versions import check_file, list_versions, load_manifest
 
 
-def quiet(stage: str, done: int, total: int | None) -> None:
-    """No progress."""
-
-
 @pytest.fixture
 def pushed(tmp_path):
     """`pushed(version)`: an index with that version, pushed; returns its URL."""
@@ -37,7 +34,7 @@ def pushed(tmp_path):
 
     def push(version: int) -> str:
         commit(tmp_path / "index", version)
-        push_index(tmp_path / "index", open_remote(url), quiet)
+        push_index(tmp_path / "index", open_remote(url), silent)
         return url
 
     return push
@@ -81,14 +78,14 @@ def test_only_what_is_asked_for_comes_and_comes_once(pushed, tmp_path):
     """A part of the files; again nothing; a damaged one again; version 2's own alone."""
     copy = LocalCopy.of(pushed(1), tmp_path / "cache")
     vectors, passages, ids = copy.ask(None).entries()
-    assert copy.fetch([vectors, ids], quiet) == vectors.n_bytes + ids.n_bytes
+    assert copy.fetch([vectors, ids], silent) == vectors.n_bytes + ids.n_bytes
     assert not (copy.folder / passages.path).exists()
-    assert copy.fetch([vectors, ids], quiet) == 0
+    assert copy.fetch([vectors, ids], silent) == 0
     (copy.folder / ids.path).write_bytes(b"shaRed")
-    assert copy.fetch([vectors, ids], quiet) == ids.n_bytes
+    assert copy.fetch([vectors, ids], silent) == ids.n_bytes
     pushed(2)
     news = copy.ask(None).entries()
-    assert copy.fetch(news, quiet) == sum(entry.n_bytes for entry in news) - ids.n_bytes
+    assert copy.fetch(news, silent) == sum(entry.n_bytes for entry in news) - ids.n_bytes
     for entry in (vectors, ids, *news):
         check_file(copy.folder, entry)
 
@@ -119,10 +116,10 @@ def test_a_broken_object_is_refused_by_name(pushed, tmp_path, damage):
     if damage == "missing":
         there.unlink()
     with pytest.raises(IndexFormatError, match=f"file://.*{entry.path}"):
-        copy.fetch(manifest.entries(), quiet)
+        copy.fetch(manifest.entries(), silent)
     assert not (copy.folder / entry.path).exists()
     there.write_bytes(b"shared")
-    assert copy.fetch(manifest.entries(), quiet) == entry.n_bytes
+    assert copy.fetch(manifest.entries(), silent) == entry.n_bytes
 
 
 def test_a_broken_manifest_is_refused_and_never_kept(pushed, tmp_path):
@@ -144,7 +141,7 @@ def test_another_manifest_of_a_known_number_is_refused(pushed, tmp_path):
     copy = LocalCopy.of(url, tmp_path / "cache")
     copy.ask(None)
     commit(tmp_path / "other", 1, name="other")
-    push_index(tmp_path / "other", open_remote(url), quiet, force=True)
+    push_index(tmp_path / "other", open_remote(url), silent, force=True)
     with pytest.raises(ConfigError, match=f"another than before.*{copy.folder}"):
         copy.ask(None)
     assert copy.manifest(1).name == "tiny"
@@ -174,7 +171,7 @@ def test_processes_that_share_a_copy_bring_each_file_once(pushed, tmp_path):
 
     def fetch() -> None:
         try:
-            LocalCopy(counting, copy.folder).fetch(manifest.entries(), quiet)
+            LocalCopy(counting, copy.folder).fetch(manifest.entries(), silent)
         except ShoalError as failure:
             failures.append(failure)
 
@@ -202,7 +199,7 @@ def test_copying_ends_when_nobody_waits(pushed, tmp_path):
 
     with pytest.raises(LeftError):
         copy.fetch(manifest.entries(), stop)
-    assert copy.fetch(manifest.entries(), quiet) > 0
+    assert copy.fetch(manifest.entries(), silent) > 0
     for entry in manifest.entries():
         check_file(copy.folder, entry)
 
@@ -211,10 +208,10 @@ def test_a_whole_copy_is_an_index_folder(pushed, tmp_path):
     """CURRENT comes last: before, the folder holds no index to any command."""
     copy = LocalCopy.of(pushed(1), tmp_path / "cache")
     manifest = copy.ask(None)
-    copy.fetch(manifest.entries()[:1], quiet)
+    copy.fetch(manifest.entries()[:1], silent)
     with pytest.raises(IndexFormatError, match="no CURRENT"):
         load_manifest(copy.folder)
-    copy.fetch_all(manifest, quiet)
+    copy.fetch_all(manifest, silent)
     assert load_manifest(copy.folder) == manifest
 
 
@@ -222,13 +219,13 @@ def test_a_url_is_verified_where_it_lies(pushed, tmp_path):
     """Every fault by its URL, whatever a copy here has; both versions' files are read."""
     url = pushed(1)
     pushed(2)
-    sound = verify_remote(open_remote(url), quiet)
+    sound = verify_remote(open_remote(url), silent)
     assert (sound.current, sound.versions, sound.n_files, sound.faults) == (2, (1, 2), 5, ())
     entries = load_manifest(tmp_path / "index", 1).entries()
     (tmp_path / "remote" / entries[0].path).write_bytes(b"v9")
     (tmp_path / "remote" / entries[1].path).write_bytes(b"p")
     (tmp_path / "remote" / entries[2].path).unlink()
-    faults = verify_remote(open_remote(url), quiet).faults
+    faults = verify_remote(open_remote(url), silent).faults
     assert len(faults) == 3
     for fault, what in zip(faults, ("altered", "1 bytes", "missing"), strict=True):
         assert what in fault

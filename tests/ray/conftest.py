@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes.bare_encode import BareEncode
+from fakes.known_vectors import build_axes
 from fakes.ray_head import RayHead
 from faults import stub
 from faults.index import MiniIndex
@@ -18,30 +19,11 @@ from faults.processes import ROOT
 from shard_server.building import BuildOptions, build_index
 from shoal.formats.versions import load_manifest
 
-DIM = 8
-
-
-class UnitAxes:
-    """Passage i's vector is axis i: the exact answer to any query can be read off it."""
-
-    contract = None
-    dim = DIM
-
-    def __call__(self, titles, texts):
-        return np.eye(DIM, dtype=np.float32)[[int(text.split()[-1]) for text in texts]]
-
 
 @pytest.fixture(scope="session")
 def axes_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight passages in two shards, without an encoder."""
-    from shard_server.building.read import read_corpus
-
-    folder = tmp_path_factory.mktemp("axes")
-    lines = [f'{{"_id": "p{i}", "title": "", "text": "passage {i}"}}' for i in range(DIM)]
-    (folder / "corpus.jsonl").write_text("\n".join(lines))
-    passages = read_corpus(str(folder / "corpus.jsonl"))
-    build_index(folder / "index", passages, UnitAxes(), BuildOptions(name="axes", n_shards=2))
-    return folder / "index"
+    return build_axes(tmp_path_factory.mktemp("axes") / "index", "axes")
 
 
 @pytest.fixture(scope="module")

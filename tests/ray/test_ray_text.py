@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.known_vectors import Axes
 from fakes.ray_head import RayHead
 from faults.processes import ROOT, poll
 
 from shard_server.building import BuildOptions, build_index
+from shard_server.building.progress import silent
 from shard_server.building.read import PYTHON_DOCS, read_corpus
 from shoal.answers import Answer
 from shoal.client import Client
@@ -135,45 +137,20 @@ def test_a_killed_encoder_is_back_as_the_same_encoder_and_no_question_fails(on_r
     assert len(fingerprints) == 1
 
 
-class Axes:
-    """Passage i's vector is axis i."""
-
-    contract = None
-    dim = 8
-
-    def __call__(self, titles, texts):
-        return np.eye(8, dtype=np.float32)[[int(text.split()[-1]) for text in texts]]
-
-
 @pytest.fixture
 def bucket(monkeypatch) -> Iterator[Callable[[Path], str]]:
     """`bucket(folder)` pushes an index's versions, and returns its URL."""
-    moto_server = pytest.importorskip("moto.server", exc_type=ImportError)
-    s3fs = pytest.importorskip("s3fs")
+    from fakes.s3 import s3_bucket, s3_server
+
     from shoal.formats.remote_push import push_index
     from shoal.formats.remote_store import open_remote
 
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir("shoal-ray")
-
     def push(folder: Path) -> str:
-        push_index(folder, open_remote("s3://shoal-ray/axes"), lambda stage, done, total: None)
+        push_index(folder, open_remote("s3://shoal-ray/axes"), silent)
         return "s3://shoal-ray/axes"
 
-    yield push
-    s3fs.S3FileSystem().rm("shoal-ray", recursive=True)
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
+    with s3_server() as environment, s3_bucket(environment, monkeypatch, "shoal-ray"):
+        yield push
 
 
 def test_an_index_at_a_url_is_served_from_each_nodes_copy(bucket, tmp_path, run_shoal):

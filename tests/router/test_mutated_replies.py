@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
 
-from router.shard_client import InvalidReplyError, SearchSettings, ShardClient
+from router.shard_client import ShardClient
+from router.shard_reply import InvalidReplyError, SearchSettings
 from shoal.internal.v1 import shard_pb2 as pb
 
 N_QUERIES, K, NEXT_ORDINAL = 3, 6, 1_000

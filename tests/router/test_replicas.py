@@ -7,7 +7,7 @@ import pytest
 
 from router.outcomes import Outcome, another_may_help, outcome_of
 from router.replicas import choose_replica, has_better, spare_replica
-from router.shard_client import InvalidReplyError
+from router.shard_reply import InvalidReplyError
 from router.standing import Standing, State
 from shoal import errors
 from shoal.v1 import search_pb2

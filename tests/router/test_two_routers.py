@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from fakes.clock import Clock
 from fakes.cluster import Cluster, eventually, running
 
 from router import releases as releases_module
@@ -18,16 +19,6 @@ from router.reload import Reloader
 from shoal.errors import DeadlineExceededError, FailedPreconditionError
 from shoal.internal.v1 import admin_pb2 as pb
 from shoal.rpc.deadline import Deadline
-
-
-class Clock:
-    """Seconds that a test adds, so that half a minute takes no time."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @dataclass

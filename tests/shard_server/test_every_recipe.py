@@ -5,6 +5,7 @@ import functools
 import faiss
 import numpy as np
 import pytest
+from fakes.known_vectors import Rows
 
 from shard_server.building import BuildOptions, Passage, build_index, inspect_index, verify_index
 from shard_server.building.recipe import Recipe
@@ -18,19 +19,6 @@ TURNED = ["PCA48,SQ8", "PCA48,PQ16x4fs", "PCA48,IVF16,Flat", "PCA48,IVF16,SQ8", 
           "OPQ16,PQ16x4fs", "OPQ16_48,PQ16x4fs", "OPQ16_48,IVF16,PQ16x4fs"]  # fmt: skip
 METRICS = ["inner_product", "l2"]
 N_ROWS = 2_000
-
-
-class Rows:
-    """The vector of passage i is row i."""
-
-    contract = None
-
-    def __init__(self, vectors):
-        self.dim = vectors.shape[1]
-        self._vectors = vectors
-
-    def __call__(self, titles, texts):
-        return self._vectors[[int(text) for text in texts]]
 
 
 def with_lengths(vectors):

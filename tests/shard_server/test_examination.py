@@ -19,6 +19,7 @@ import pytest
 from fakes import examine_many
 from fakes.examiner import Examiner
 from fakes.hostile_files import replace_file
+from fakes.known_vectors import Rows
 
 from shard_server import examination
 from shard_server.building import BuildOptions, Passage, add_passages, build_index, verify_index
@@ -30,21 +31,9 @@ from shoal.formats.versions import commit_version, load_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 DIM, N_ROWS = 16, 400
+VECTORS = np.random.default_rng(5).standard_normal((N_ROWS, DIM), dtype=np.float32)
 RECIPES = ["SQ8", "PQ8", "PQ8x4fs", "IVF4,Flat", "IVF4,SQ8", "IVF4,PQ8", "IVF4,PQ8x4fs",
            "PCA8,SQ8", "OPQ8,IVF4,PQ8x4fs"]  # fmt: skip
-
-
-class Rows:
-    """The vector of passage i is row i."""
-
-    contract = None
-    dim = DIM
-
-    def __init__(self):
-        self._rows = np.random.default_rng(5).standard_normal((N_ROWS, DIM), dtype=np.float32)
-
-    def __call__(self, titles, texts):
-        return self._rows[[int(text) for text in texts]]
 
 
 def passages():
@@ -63,7 +52,7 @@ def built(tmp_path_factory):
         if recipe not in folders:
             folders[recipe] = tmp_path_factory.mktemp("built") / "index"
             options = BuildOptions(name="tiny", recipe=recipe)
-            build_index(folders[recipe], passages(), Rows(), options)
+            build_index(folders[recipe], passages(), Rows(VECTORS), options)
         return shutil.copytree(folders[recipe], to / "index")
 
     return copy
@@ -131,14 +120,13 @@ kept: list[object] = []
 
 def foreign(kind: str):
     def make(_index_dir: Path) -> bytes:
-        rows = Rows()._rows
         if kind == "graph":
             index = faiss.IndexHNSWFlat(DIM, 4, faiss.METRIC_INNER_PRODUCT)
-            index.add(rows)
+            index.add(VECTORS)
         else:
             flat = faiss.IndexFlatIP(DIM)
             index = faiss.IndexIDMap(flat)
-            index.add_with_ids(rows, np.arange(N_ROWS) + (1 << 40))
+            index.add_with_ids(VECTORS, np.arange(N_ROWS) + (1 << 40))
             kept.append(flat)
         return bytes_of(index)
 
@@ -267,7 +255,7 @@ def test_nothing_trained_is_unpickled(built, tmp_path, kind):
     commit_version(index_dir, manifest.model_copy(update={"version": 2, "trained": trained}))
     new = Passage(id="new", title="", text="1", where="x:1")
     with pytest.raises(ShoalError, match=str(path)):
-        add_passages(index_dir, [new], Rows())
+        add_passages(index_dir, [new], Rows(VECTORS))
     assert not canary.exists()
 
 

@@ -1,6 +1,7 @@
 """The shard's gate: what a search costs, and what may wait for the one thread."""
 
 import pytest
+from fakes.clock import Clock
 
 from shard_server.admission import CALL_COST, search_cost, search_gate
 from shard_server.limits import SearchParameters
@@ -9,14 +10,6 @@ from shoal.errors import DeadlineExceededError, OverloadedError
 
 BATCH = SearchParameters(k=10, n_probe=64)
 LARGE = search_cost(BATCH, n_queries=1_024, n_live=10**6)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def test_cost_is_queries_times_lists():

@@ -2,23 +2,11 @@
 
 import numpy as np
 import pytest
+from fakes.known_vectors import Rows
 
 from shard_server.building import BuildOptions, Passage, build_index
 from shard_server.hits import merge
 from shard_server.limits import SearchParameters
-
-
-class RowEncode:
-    """The vector of passage i is row i of the corpus."""
-
-    contract = None
-
-    def __init__(self, vectors):
-        self.dim = vectors.shape[1]
-        self._vectors = vectors
-
-    def __call__(self, titles, texts):
-        return self._vectors[[int(text) for text in texts]]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +22,7 @@ def build(tmp_path_factory, corpus):
         options = BuildOptions(
             name="tiny", recipe=recipe, n_shards=n_shards, max_training_vectors=1_248
         )
-        return folder, build_index(folder, passages, RowEncode(corpus.vectors), options)
+        return folder, build_index(folder, passages, Rows(corpus.vectors), options)
 
     return build_
 

@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from shard_server import opening
+from shard_server.building.progress import silent
 from shard_server.config import ShardConfig
 from shard_server.leash import Leash
 from shard_server.limits import SearchParameters
@@ -19,16 +20,12 @@ from shoal.formats.remote_store import open_remote
 from shoal.formats.versions import check_file
 
 
-def quiet(stage: str, done: int, total: int | None) -> None:
-    """No progress."""
-
-
 @pytest.fixture
 def pushed(tmp_path, write_index):
     """Two shards of two segments each, pushed: their URL and manifest."""
     manifest = write_index(tmp_path / "index", "Flat", n_shards=2, n_segments=2, n_rows=300)
     url = f"file://{tmp_path}/remote"
-    push_index(tmp_path / "index", open_remote(url), quiet)
+    push_index(tmp_path / "index", open_remote(url), silent)
     return url, manifest
 
 

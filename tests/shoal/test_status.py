@@ -13,6 +13,7 @@ from shoal.rpc.status import (
     STATUS_KEY,
     error_of,
     from_status,
+    given_up_code,
     to_status,
     trailing_metadata,
 )
@@ -150,3 +151,9 @@ def test_long_messages_fit_the_trailing_metadata(letter):
     assert len(trailing_metadata(error)[0][1]) < 3_000
     assert set(status.message[:-1]) == {letter}
     assert status.message.endswith("…")
+
+
+def test_a_call_that_was_cut_off_at_its_deadline_timed_out():
+    """Client and server count the same time apart, and the client's cancellation comes first."""
+    assert given_up_code(0.0) is given_up_code(0.02) is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert given_up_code(3.0) is given_up_code(None) is grpc.StatusCode.CANCELLED

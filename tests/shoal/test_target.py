@@ -3,7 +3,7 @@
 import pytest
 
 from shoal.errors import InvalidArgumentError
-from shoal.target import check_target, hosts_of, target_fault
+from shoal.target import check_target, host_port, hosts_of, target_fault
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,11 @@ def test_a_name_in_a_list_is_told_what_a_list_holds():
 def test_hosts_are_those_that_this_machine_looks_up(target, hosts):
     """What stays on this machine, and whose certificate is meant, is judged by these."""
     assert hosts_of(target) == hosts
+
+
+@pytest.mark.parametrize("host", ["router.example", "127.0.0.1", "::1", "fe80::1%eth0"])
+def test_host_and_port_make_a_target_that_names_the_host(host):
+    """IPv6 addresses have colons of their own, and stand in brackets."""
+    target = host_port(host, 50051)
+    assert target_fault(target) == ""
+    assert hosts_of(target) == {host}

@@ -88,7 +88,7 @@ def _waits_beyond_the_deadline(monkeypatch):
 
 
 def _believes_every_reply(monkeypatch):
-    monkeypatch.setattr("router.shard_client._checked_hits", _unchecked)
+    monkeypatch.setattr("router.shard_reply._checked_hits", _unchecked)
 
 
 def _unchecked(reply, settings, n_queries):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from deploy.doctor.facts.doors import Door
 from deploy.doctor.facts.record import Facts
 from deploy.doctor.findings import Finding, fault, note, ok, warning
+from shoal.target import host_port
 
 _WORDS = {
     "router": "searches and administers the cluster",
@@ -65,4 +66,4 @@ def _judged(door: Door) -> Finding:
 
 
 def _place(door: Door) -> str:
-    return f"[{door.host}]:{door.port}" if ":" in door.host else f"{door.host}:{door.port}"
+    return host_port(door.host, door.port)

@@ -15,6 +15,7 @@ import grpc
 
 from deploy.doctor.facts.own_processes import OwnProcess
 from deploy.doctor.facts.sockets import Listening
+from shoal.target import bracketed, host_port
 
 Speech = Literal["grpc", "http", "silent"]
 
@@ -111,7 +112,7 @@ def _asks_by_http(address: tuple[str, int], *, tls: bool) -> bool | None:
 
 def _ask_http(address: tuple[str, int], what: str, *, tls: bool) -> str:
     # by its address: a name that it doesn't go by is refused whoever asks, token or not
-    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    host = bracketed(address[0])
     asked = f"{what} HTTP/1.0\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n"
     with _stream(address, tls=tls) as stream:
         stream.sendall(asked.encode())
@@ -134,8 +135,7 @@ def _stream(address: tuple[str, int], *, tls: bool) -> Iterator[socket.socket]:
 
 
 def _asks_by_grpc(address: tuple[str, int], certificate: str | None) -> bool | None:
-    host, port = address
-    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    target = host_port(*address)
     options: list[tuple[str, int | str]] = [("grpc.enable_http_proxy", 0)]
     if certificate is None:
         channel = grpc.insecure_channel(target, options=options)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.doctor.facts.proc import PROC, command_of, environment_of, folders
 from deploy.doctor.facts.sockets import Listening, inodes_of, listening_inodes
 from deploy.plan import MODULES
 
@@ -51,21 +52,20 @@ def module_of(command: Sequence[str]) -> str | None:
 
 def own_processes() -> tuple[OwnProcess, ...]:
     """Every one that can be seen, by pid."""
-    proc = Path("/proc")
     sockets = listening_inodes()
     found = []
-    for folder in sorted(proc.glob("[0-9]*"), key=lambda path: int(path.name)):
-        command = _words(folder / "cmdline") or []
+    for folder in folders():
+        command = command_of(folder)
         if module := module_of(command):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # gone meanwhile
                 found.append(_read(folder, module, command, sockets))
     return tuple(found)
 
 
-def pid_of(port: int, proc: Path = Path("/proc")) -> int | None:
+def pid_of(port: int, proc: Path = PROC) -> int | None:
     """Who listens on `port`; None where nobody does, or it is another user's."""
     wanted = {inode for inode, socket in listening_inodes().items() if socket.port == port}
-    for folder in proc.glob("[0-9]*") if wanted else ():
+    for folder in folders(proc) if wanted else ():
         if wanted & (inodes_of(int(folder.name), proc) or frozenset()):
             return int(folder.name)
     return None
@@ -79,8 +79,7 @@ def _read(
     flags = tuple(command[command.index(module) + 1 :])
     if inodes is None:
         return OwnProcess(pid=pid, module=module, flags=flags, listening=None)
-    words = _words(folder / "environ") or []
-    environment = {name: value for name, _, value in (word.partition("=") for word in words)}
+    environment = environment_of(folder) or {}
     return OwnProcess(
         pid=pid,
         module=module,
@@ -96,10 +95,3 @@ def _read(
 def _soft_limit(pid: int) -> int:
     soft, _ = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     return _UNLIMITED if soft == resource.RLIM_INFINITY else soft
-
-
-def _words(path: Path) -> list[str] | None:
-    try:
-        return path.read_bytes().decode(errors="replace").rstrip("\0").split("\0")
-    except OSError:
-        return None

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.doctor.facts.proc import PROC, command_of, environment_of, folders
 from deploy.doctor.facts.sockets import inodes_of, listening_inodes
 
 AUTH_MODE = "RAY_AUTH_MODE"
@@ -83,14 +84,13 @@ def port_of(role: RayRole, command: Sequence[str]) -> int | None:
     return None
 
 
-def ray_processes(proc: Path = Path("/proc")) -> tuple[RayProcess, ...]:
+def ray_processes(proc: Path = PROC) -> tuple[RayProcess, ...]:
     """Every process of Ray that this user can see."""
     found = []
-    for folder in sorted(proc.glob("[0-9]*"), key=lambda path: int(path.name)):
-        command = _words(folder / "cmdline") or []
+    for folder in folders(proc):
+        command = command_of(folder)
         if role := role_of(command):
-            words = _words(folder / "environ")
-            environment = None if words is None else _as_mapping(words)
+            environment = environment_of(folder)
             found.append(
                 RayProcess(
                     role=role,
@@ -110,7 +110,7 @@ def may_be_rays(command: Sequence[str]) -> bool:
 
 
 def ports_of_others(
-    ports: Collection[int] = tuple(DEFAULT_PORTS.values()), proc: Path = Path("/proc")
+    ports: Collection[int] = tuple(DEFAULT_PORTS.values()), proc: Path = PROC
 ) -> frozenset[int]:
     """Those of Ray's usual ports that other machines reach and another program is seen to hold.
 
@@ -122,9 +122,9 @@ def ports_of_others(
     held = {i: s.port for i, s in listening_inodes().items() if s.exposed and s.port in ports}
     others: set[int] = set()
     rays: set[int] = set()
-    for folder in proc.glob("[0-9]*") if held else ():
+    for folder in folders(proc) if held else ():
         if inodes := held.keys() & (inodes_of(int(folder.name), proc) or frozenset()):
-            (rays if may_be_rays(_words(folder / "cmdline") or []) else others).update(inodes)
+            (rays if may_be_rays(command_of(folder)) else others).update(inodes)
     doubtful = {port for inode, port in held.items() if inode not in others - rays}
     return frozenset(held.values()) - doubtful
 
@@ -147,15 +147,3 @@ def ray_token_file(environment: Mapping[str, str], home: Path | None = None) -> 
 def encrypts(environment: Mapping[str, str]) -> bool:
     """Whether RAY_USE_TLS is on, as Ray reads it."""
     return environment.get("RAY_USE_TLS", "0").lower() in {"1", "true"}
-
-
-def _words(path: Path) -> list[str] | None:
-    """NUL-ended words; None where the process is gone or another user's."""
-    try:
-        return path.read_bytes().decode(errors="replace").rstrip("\0").split("\0")
-    except OSError:
-        return None
-
-
-def _as_mapping(words: Sequence[str]) -> dict[str, str]:
-    return {name: value for name, _, value in (word.partition("=") for word in words)}

@@ -171,6 +171,14 @@ def test_a_beir_folder_is_read_with_its_own_corpus_or_another(tmp_path):
     assert read_pairs([f"{apart},{whole}"]) == [pair]
 
 
+def test_a_beir_folders_queries_may_be_a_tsv(tmp_path):
+    """What can be evaluated and mined from can be learned from."""
+    folder = write_beir(tmp_path / "set")
+    (folder / "queries.jsonl").unlink()
+    (folder / "queries.tsv").write_text("q1\tcapital of Italy?\n")
+    assert [pair.question for pair in read_pairs([str(folder)])] == ["capital of Italy?"]
+
+
 def test_validation_reads_a_split_of_its_own(tmp_path):
     """A BEIR folder of several splits would else be validated with what it is learned from."""
     folder = write_beir(tmp_path / "set")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from router.merge import merge_top_k
 from router.reply import _fill
-from router.shard_client import InvalidReplyError, SearchSettings, _split
+from router.shard_reply import InvalidReplyError, SearchSettings, split_reply
 from shoal import vectors
 from shoal.internal.v1 import shard_pb2 as pb
 from shoal.v1 import search_pb2
@@ -46,7 +46,7 @@ BYTES = REPLY.SerializeToString()
 def check_contract(reply: pb.SearchShardResponse) -> None:
     """What the router merges keeps every promise; what can't is InvalidReplyError."""
     try:
-        parts = _split(reply, SETTINGS, SIZES)
+        parts = split_reply(reply, SETTINGS, SIZES)
     except InvalidReplyError:
         return
     for size, part in zip(SIZES, parts, strict=True):
@@ -70,7 +70,7 @@ def check_contract(reply: pb.SearchShardResponse) -> None:
 
 def test_the_true_reply_is_taken():
     """Unchanged it passes, and its passages are split by query."""
-    parts = _split(REPLY, SETTINGS, SIZES)
+    parts = split_reply(REPLY, SETTINGS, SIZES)
     assert [len(part.hits.ordinals) for part in parts] == SIZES
     for part in parts:
         for ordinals, first in zip(part.hits.ordinals, part.first_hits, strict=True):
