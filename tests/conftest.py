@@ -1,6 +1,8 @@
 """What all tests need: how hypothesis runs, and one seeded source of numbers."""
 
 import os
+import socket
+from collections.abc import Iterator
 
 # before anything loads OpenMP: its threads must not spin beside the processes that tests start
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -20,6 +22,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that asks for `kill_seed` runs once for each seed."""
     if "kill_seed" in metafunc.fixturenames:
         metafunc.parametrize("kill_seed", range(metafunc.config.getoption("--seeds")))
+
+
+@pytest.fixture
+def dead_address() -> Iterator[str]:
+    """Where nobody answers, nor anybody will: the port is taken, and not listened on."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{held.getsockname()[1]}"
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ def test_the_command_measures_and_prints_every_table(files, tmp_path):
             "--no-page", "--code", "PQ16x4fs", "--engine-recipe", "IVF8,PQ16x4fs",
             "--recipe", "Flat", "--recipe", "IVF8,PQ16x4fs",
         ],
-        cwd=ROOT, capture_output=True, text=True, timeout=110,
+        cwd=ROOT, capture_output=True, text=True, timeout=250,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "| `Flat` | 64 | 0.0 | 1.000 | - |" in done.stdout

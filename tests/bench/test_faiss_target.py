@@ -60,12 +60,13 @@ async def test_exact_search_is_numpy_s(folder, index_dir):
 
 async def test_a_run_finds_and_counts(folder, index_dir):
     """Its answers' recall is high at all lists, and its stages are what it did."""
-    report = await asyncio.to_thread(
-        run_load,
-        plan(folder, index_dir, duration_s=0.4, warmup_s=0.1, recall_sample=20,
-             options={"n_probe": 16}),
-    )  # fmt: skip
-    assert report.errors == {}
+    asked = plan(folder, index_dir, duration_s=0.4, warmup_s=0.1, recall_sample=20,
+                 options={"n_probe": 16})  # fmt: skip
+    for _ in range(5):  # on a busy machine so few calls fit in that none is of the sample
+        report = await asyncio.to_thread(run_load, asked)
+        assert report.errors == {}
+        if report.recall is not None:
+            break
     assert report.recall is not None
     assert report.recall.mean > 0.9
     assert list(report.stages_ms) == ["queue", "encode", "search", "fetch"]

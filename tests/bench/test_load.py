@@ -57,21 +57,23 @@ async def run(**plan):
 
 
 async def test_a_freeze_shows_in_the_percentiles(server):
-    """0.6 s frozen of 1 s at 100 calls a second: p50 is 0.1 s (the arithmetic is in test_drive)."""
+    """0.6 s frozen of 1 s at 100 calls a second: p50 is 0.1 s and p99 0.59 s, or more by what a
+    busy machine adds (the arithmetic is in test_drive, and there exact).
+    """
     server.frozen_s = 0.6
     report = await run(target=server.target, rate=100, duration_s=1.0, warmup_s=0.0)
     assert report.n_calls == 100
-    assert report.latency_ms.p50 == pytest.approx(100, abs=60)
-    assert report.latency_ms.p99 == pytest.approx(590, abs=100)
+    assert report.latency_ms.p50 >= 98
+    assert report.latency_ms.p99 >= 588
 
 
 async def test_closed_loop_waits_for_answers(server):
-    """The same freeze costs a closed loop of 2 clients two calls; its rate shows what it lost."""
+    """The same freeze is in the latencies of a closed loop too (of two calls: test_drive)."""
     server.frozen_s = 0.4
     report = await run(target=server.target, clients=2, duration_s=0.8, warmup_s=0.0)
     assert report.loop == "closed"
-    assert report.latency_ms.max >= 350
-    assert report.latency_ms.p50 < 100
+    assert report.n_calls >= 2
+    assert report.latency_ms.max >= 398
 
 
 async def test_failures_are_counted_by_code(server):

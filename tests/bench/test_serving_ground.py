@@ -79,10 +79,12 @@ async def test_the_server_answers_what_exact_search_finds(tmp_path, monkeypatch)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
         port = listening.getsockname()[1]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while not server.started:  # noqa: ASYNC110 -- uvicorn tells by a flag alone
                 await asyncio.sleep(0.01)
-        plan = LoadPlan(target=f"http://127.0.0.1:{port}", clients=1, texts=common.texts)
+        plan = LoadPlan(
+            target=f"http://127.0.0.1:{port}", clients=1, texts=common.texts, timeout_s=60
+        )
         async with open_target(plan) as target:
             for request, wanted in common.truth["text"].items():
                 reply = await target.send(request, with_ids=True)

@@ -51,7 +51,7 @@ async def asked(routers, search: Search, times: int) -> list[int]:
 
 
 async def until(routers, search: Search, wanted: Callable[[list[int]], bool]) -> None:
-    end_s = time.monotonic() + 10
+    end_s = time.monotonic() + 60
     while not wanted(await asked(routers, search, 4)):
         assert time.monotonic() < end_s, "it never came"
 
@@ -84,10 +84,12 @@ async def test_what_one_router_cannot_answer_another_does(pair, searching):
     one, two = pair
     one.steps, two.steps = [UnavailableError("no shard")], [ANSWER]
     async with searching(target_of(*pair)) as search:
-        for _ in range(6):
+        end_s, n_answered = time.monotonic() + 60, 0
+        while n_answered < 6 or not one.requests:  # it may be connected to later
+            assert time.monotonic() < end_s, "it was never asked"
             await search()
-    assert one.requests
-    assert len(two.requests) == 6
+            n_answered += 1
+    assert len(two.requests) == n_answered
 
 
 async def test_an_address_where_nobody_is_costs_no_call(pair, searching):
@@ -106,7 +108,7 @@ async def test_a_name_is_balanced_too(pair, searching):
     async with searching(f"dns:///localhost:{port}") as search:
         await search()
         await one.serving(NOT_SERVING)
-        end_s = time.monotonic() + 10
+        end_s = time.monotonic() + 60
         with pytest.raises(UnavailableError, match="no server answers"):
             await until([one], search, lambda _: time.monotonic() > end_s)
 
@@ -115,7 +117,7 @@ async def test_readiness_of_several_is_that_of_one(pair, ask):
     """Whoever waits for a cluster waits for somebody to answer, and is told where nobody does."""
     one, two = pair
     await one.serving(NOT_SERVING)
-    assert await ask(target_of(*pair), "wait_ready", timeout_s=10) is None
+    assert await ask(target_of(*pair), "wait_ready", timeout_s=60) is None
     await two.serving(NOT_SERVING)
     with pytest.raises(UnavailableError, match="not ready after"):
         await ask(target_of(*pair), "wait_ready", timeout_s=0.3)

@@ -70,7 +70,7 @@ def _port_over():
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     async with (
-        running(tmp_path, check_timeout_s=10.0) as cluster,  # long lists keep this process busy
+        running(tmp_path) as cluster,
         port_over(cluster) as url,
         aiohttp.ClientSession() as client,
     ):

@@ -23,7 +23,7 @@ async def test_a_question_is_answered_with_where_it_came_from(site):
         assert hit["is_exact"]
     assert answer["coverage"] == 1.0
     assert [told["outcome"] for told in answer["shards"]] == ["OK", "OK"]
-    assert sum(answer["stages_ms"].values()) == pytest.approx(answer["total_ms"], rel=0.5, abs=20)
+    assert 0 < sum(answer["stages_ms"].values()) <= answer["total_ms"] + 0.01
 
 
 @pytest.mark.parametrize(

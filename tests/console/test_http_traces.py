@@ -16,7 +16,7 @@ async def test_searches_by_http_are_traced_as_their_caller_says(tmp_path, port_o
     spans = []
     tracer = Tracer(spans.extend)
     async with (
-        running(tmp_path, check_timeout_s=10.0) as cluster,
+        running(tmp_path) as cluster,
         port_over(cluster, tracer=tracer) as url,
         aiohttp.ClientSession() as client,
     ):

@@ -180,5 +180,5 @@ async def test_a_caller_that_leaves_takes_its_search_along(site):
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     await eventually(lambda: all(shard.script.n_cancelled for shard in shards))
-    assert site.cluster.admission.n_queries == 0
+    await eventually(lambda: site.cluster.admission.n_queries == 0)
     await eventually(lambda: counted("CANCELLED") == (n_left + 1, n_timed + 1))

@@ -10,6 +10,8 @@ import pytest
 from fakes.known_vectors import build_axes
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENT = ("SHOAL_ROUTER__CHECK_TIMEOUT_S", "20")
+"""A process that gets no core for longer than 0.4 s is not to be left out for it."""
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +24,7 @@ def tiny_index(tmp_path_factory) -> Path:
 def state_home(tmp_path, monkeypatch) -> Path:
     """Where this test's clusters are remembered."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv(*PATIENT)
     return tmp_path / "state" / "shoal"
 
 
@@ -29,7 +32,7 @@ def state_home(tmp_path, monkeypatch) -> Path:
 def run_shoal():
     """`run_shoal("up", ...)`: the command in a process of its own."""
 
-    def run(*arguments: str, timeout_s: float = 90.0) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, timeout_s: float = 150.0) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             command(*arguments), capture_output=True, text=True, timeout=timeout_s, check=False,
             cwd=ROOT,
@@ -71,9 +74,9 @@ def start_shoal(state_home):
 
 @pytest.fixture
 def eventually():
-    """`eventually(condition)`: its first true value, asked again and again for 30 s at most."""
+    """`eventually(condition)`: its first true value, asked again and again for 60 s at most."""
 
-    def wait(condition, timeout_s: float = 30.0) -> Any:
+    def wait(condition, timeout_s: float = 60.0) -> Any:
         until_s = time.monotonic() + timeout_s
         while not (value := condition()):
             assert time.monotonic() < until_s, f"not within {timeout_s} s"

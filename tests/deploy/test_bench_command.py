@@ -37,10 +37,21 @@ def bench(capsys, *arguments):
     return code, written.out, written.err
 
 
+def measured(capsys, *arguments):
+    """As `bench`, of a run that was the server's: on a busy machine some are the generator's own,
+    and say so.
+    """
+    for _ in range(5):
+        told = bench(capsys, *arguments)
+        if "the figures are its own" not in told[2]:
+            break
+    return told
+
+
 def test_a_run_of_several_steps_is_written_and_compared(capsys, answering, tmp_path):
     """--json, --html, compare: what one writes the other reads, and a run is as good as itself."""
     page = tmp_path / "report.html"
-    code, out, err = bench(
+    code, out, err = measured(
         capsys, "--target", answering, "--clients", "1,2", "--duration", "0.5", "--warmup", "0.1",
         "--recall-sample", "5", "--seed", "5", "--json", "--html", str(page),
     )  # fmt: skip
@@ -60,7 +71,7 @@ def test_a_run_of_several_steps_is_written_and_compared(capsys, answering, tmp_p
 
 def test_a_worse_run_ends_with_1(capsys, answering, tmp_path):
     """A script can decide by it; the line names what became worse."""
-    code, out, err = bench(
+    code, out, err = measured(
         capsys, "--target", answering, "--clients", "2", "--duration", "0.4", "--warmup", "0",
         "--recall-sample", "0", "--json",
     )  # fmt: skip

@@ -110,9 +110,9 @@ def test_a_page_on_all_addresses_is_found_by_its_machines(page, told):
 async def test_the_page_of_a_process_is_read_over_http():
     """The page that every process serves, asked for by the names that are needed alone."""
     port = metrics.start_metrics_page("127.0.0.1", 0)
-    before = await read_counters(f"127.0.0.1:{port}")
+    before = await read_counters(f"127.0.0.1:{port}", timeout_s=60.0)
     metrics.QUERIES.inc(40)
-    now = await read_counters(f"127.0.0.1:{port}")
+    now = await read_counters(f"127.0.0.1:{port}", timeout_s=60.0)
     assert before is not None
     assert now is not None
     assert now.served - before.served == 40

@@ -51,8 +51,8 @@ def push(tmp_path, monkeypatch):
 def ask(target: str) -> int:
     """The version that answers, rightly and whole."""
     with Client(target) as client:
-        client.wait_ready(timeout_s=10)
-        answer = client.search(vector=np.eye(DIM, dtype=np.float32)[3], k=1)
+        client.wait_ready(timeout_s=60)
+        answer = client.search(vector=np.eye(DIM, dtype=np.float32)[3], k=1, timeout_s=60)
     assert [(hit.id, hit.title) for hit in answer.hits] == [("p3", f"v{answer.version}")]
     assert answer.coverage == 1.0
     return answer.version

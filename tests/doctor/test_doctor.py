@@ -62,10 +62,11 @@ def test_a_real_socket_is_found_with_its_address(host, family, exposed):
     try:
         listener = _listener(host, family)
         with listener as port:
-            (found,) = [s for s in read_listening() if s.port == port]
+            found = read_listening()
     except OSError:
         pytest.skip("this machine has no IPv6")
-    assert (found.host, found.exposed) == (host, exposed)
+    # another process may have the port at another address
+    assert [s.exposed for s in found if (s.host, s.port) == (host, port)] == [exposed]
 
 
 def test_a_socket_that_only_connected_is_not_listening():
@@ -228,10 +229,10 @@ def _running_gcs(folder, port, mode):
     """A process that looks like Ray's GCS from outside: its name, its flag, its environment."""
     program = folder / "gcs_server"
     program.symlink_to(sys.executable)
-    command = [program, "-c", "import time; time.sleep(60)", f"--gcs_server_port={port}"]
+    command = [program, "-c", "import time; time.sleep(600)", f"--gcs_server_port={port}"]
     with subprocess.Popen(command, env={**os.environ, "RAY_AUTH_MODE": mode}) as process:
         try:
-            end_s = time.monotonic() + 10
+            end_s = time.monotonic() + 60
             while process.pid not in [seen.pid for seen in ray_processes()]:
                 assert time.monotonic() < end_s
             yield process
@@ -266,7 +267,7 @@ def test_a_token_that_cannot_be_looked_for_is_none():
 def _doctor(environment, *arguments):
     return subprocess.run(
         [sys.executable, "-c", "from deploy.cli.main import main; main()", "doctor", *arguments],
-        capture_output=True, text=True, timeout=100, env={**os.environ, **environment}, cwd=ROOT,
+        capture_output=True, text=True, timeout=250, env={**os.environ, **environment}, cwd=ROOT,
     )  # fmt: skip
 
 

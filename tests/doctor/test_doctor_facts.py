@@ -205,7 +205,7 @@ def test_a_process_that_has_ended_is_nobodys():
 def test_a_port_of_nobodys_has_no_pid():
     """A port is only taken by who listens on it."""
     with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
+        unused.bind(("0.0.0.0", 0))  # so that nobody has it at any address
         assert pid_of(unused.getsockname()[1]) is None
 
 

@@ -16,6 +16,8 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
+from deploy.doctor.facts import doors
+from shoal import attempts
 from shoal.internal.v1 import admin_pb2 as admin
 from shoal.internal.v1 import admin_pb2_grpc
 from shoal.rpc.access import AccessFiles, Guard
@@ -124,6 +126,13 @@ async def server_on(
         yield f"localhost:{port}"
     finally:
         await server.stop(None)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """A second look at a server may take its time: the promised second is for idle machines."""
+    monkeypatch.setattr(attempts, "PROBE_TIMEOUT_S", 30.0)
+    monkeypatch.setattr(doors, "_TIMEOUT_S", 30.0)
 
 
 @pytest.fixture(name="server_on")

@@ -87,6 +87,7 @@ def test_a_web_door_is_asked_for_a_search_of_nothing(status, asks):
 
 def test_a_door_that_says_nothing_is_silent(monkeypatch):
     """A process that is stopped still listens; the doctor doesn't wait for it for long."""
+    monkeypatch.undo()
     assert doors._TIMEOUT_S <= 2.0
     monkeypatch.setattr(doors, "_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:

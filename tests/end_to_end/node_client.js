@@ -8,7 +8,7 @@ const definition = loader.loadSync('shoal/v1/search.proto', {
 });
 const { shoal } = grpc.loadPackageDefinition(definition);
 const client = new shoal.v1.SearchService(target, grpc.credentials.createInsecure());
-const deadline = () => ({ deadline: Date.now() + 10_000 });
+const deadline = () => ({ deadline: Date.now() + 30_000 });
 
 const search = (request) => new Promise((resolve, reject) => {
   client.Search(request, deadline(), (error, response) => error ? reject(error) : resolve(response));

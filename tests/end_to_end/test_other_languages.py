@@ -37,7 +37,7 @@ def test_a_generic_client_learns_the_contract_from_the_server(cluster):
         )
         request = request_class(k=1)
         request.queries.add(text="what is the largest animal")
-        response = call(request, timeout=10)
+        response = call(request, timeout=30)
     assert response.results[0].hits[0].passage.text == FACTS["whale"][1]
     assert response.coverage == 1.0
 
@@ -48,11 +48,14 @@ def node_modules(tmp_path_factory):
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("Node.js is not installed")
     folder = tmp_path_factory.mktemp("node")
-    done = subprocess.run(
-        ["npm", "install", "--no-audit", "--no-fund", "--prefix", folder,
-         "@grpc/grpc-js@1", "@grpc/proto-loader@0"],
-        capture_output=True, text=True, timeout=100,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            ["npm", "install", "--no-audit", "--no-fund", "--prefix", folder,
+             "@grpc/grpc-js@1", "@grpc/proto-loader@0"],
+            capture_output=True, text=True, timeout=100,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        pytest.skip("the npm registry was too slow")
     if done.returncode != 0:
         pytest.skip(f"npm can't install @grpc/grpc-js: {done.stderr[-200:]}")
     return folder
@@ -67,7 +70,7 @@ def test_a_node_client_searches_and_streams(cluster, node_modules):
     script.write_text((Path(__file__).parent / "node_client.js").read_text())
     done = subprocess.run(
         ["node", script, cluster.target, ROOT / "protos", googleapis],
-        capture_output=True, text=True, timeout=30,
+        capture_output=True, text=True, timeout=90,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.end_to_end
 @pytest.fixture(scope="module")
 def client(cluster):
     with Client(cluster.target) as client:
-        client.wait_ready(timeout_s=20)
+        client.wait_ready(timeout_s=60)
         yield client
 
 
@@ -122,12 +122,17 @@ def test_eval_measures_through_the_cluster(cluster, tmp_path: Path):
 
 
 def test_bench_reports_what_the_cluster_did(cluster):
-    """The smallest load run: every call is counted, none failed, percentiles are in order."""
+    """The smallest load run: every call is counted, none failed, percentiles are in order.
+
+    It may say that the machine was too busy for its generator; it sent each call all the same.
+    """
     done = cluster.shoal(
-        "bench", "--clients", "4", "--duration", "1", "--target", cluster.target, "--json"
-    )
+        "bench", "--rate", "20", "--warmup", "0", "--duration", "1", "--target", cluster.target,
+        "--json", check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 or "the figures are its own" in done.stderr, done.stderr
     report = json.loads(done.stdout)
-    assert report["n_calls"] > 10
+    assert report["n_calls"] == 20
     assert report["errors"] == {}
     latency = report["latency_ms"]
     assert 0 < latency["p50"] <= latency["p99"] <= latency["max"]

@@ -65,7 +65,7 @@ class RayHead:
             )  # fmt: skip
 
     def wait_started(self) -> "RayHead":
-        poll(lambda: _looks_started(self.process, self._log), within_s=90.0, what="ray start")
+        poll(lambda: _looks_started(self.process, self._log), within_s=180.0, what="ray start")
         return self
 
     def add_node(self, host: str) -> "subprocess.Popen[bytes]":
@@ -78,7 +78,7 @@ class RayHead:
             log,
         )  # fmt: skip
         self._nodes.append(node)
-        poll(lambda: _looks_started(node, log), within_s=90.0, what=f"ray start on {host}")
+        poll(lambda: _looks_started(node, log), within_s=180.0, what=f"ray start on {host}")
         return node
 
     def pids(self, named: str) -> list[int]:

@@ -4,8 +4,10 @@ Rule: nothing is left behind. Every process is told its parent's pid, and `end_a
 all that were started are gone.
 """
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -28,6 +30,9 @@ ENVIRONMENT = {
     "GRPC_VERBOSITY": "NONE",
 }
 
+_KERNELS_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_given: set[int] = set()
+
 Value = TypeVar("Value")
 
 # children are told to end with their parent, which for the kernel is the thread that forked them:
@@ -45,9 +50,18 @@ def poll(value: Callable[[], Value], *, within_s: float, what: str) -> Value:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    """A port that nobody listens on, and that stays free until whoever asked takes it.
+
+    The kernel chooses from a range of its own, for port 0 and for every connection: this one lies
+    below it, and is handed out once.
+    """
+    first = int(_KERNELS_PORTS.read_text().split()[0])
+    for port in random.SystemRandom().sample(range(20_000, max(first, 30_000)), 1_000):
+        with contextlib.suppress(OSError), socket.create_server(("0.0.0.0", port)):
+            if port not in _given:
+                _given.add(port)
+                return port
+    raise AssertionError("no free port")
 
 
 class Process:

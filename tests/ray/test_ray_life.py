@@ -14,7 +14,7 @@ pytestmark = pytest.mark.end_to_end
 
 def ids(target: str, axis: int) -> list[str]:
     with Client(target) as client:
-        answer = client.search(vector=np.eye(8, dtype=np.float32)[axis], k=1, timeout_s=20)
+        answer = client.search(vector=np.eye(8, dtype=np.float32)[axis], k=1, timeout_s=60)
     assert answer.coverage == 1.0
     return [hit.id for hit in answer.hits]
 

@@ -6,10 +6,13 @@ from types import SimpleNamespace
 import grpc
 import pytest
 import trustme
+from faults.processes import free_port
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
 from deploy.plan import IndexFacts
+from deploy.ray import announcer as announcing
+from deploy.ray import watch as watching
 from deploy.ray.announcer import Announcer
 from deploy.ray.line import MAX_FAILURES
 from deploy.ray.options import ray_options
@@ -40,6 +43,13 @@ async def router(authority: trustme.CA, port: int = 0):
     await server.stop(None)
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """A second is for machines with nothing else to do."""
+    monkeypatch.setattr(announcing, "_TIMEOUT_S", 30.0)
+    monkeypatch.setattr(watching, "_ASK_S", 30.0)
+
+
 @pytest.fixture
 def tls(tmp_path):
     """Credentials that trust whoever is in the file, and that file."""
@@ -62,7 +72,7 @@ async def test_a_router_with_a_new_authority_is_believed_once_the_file_has_it(tl
     old, new = trustme.CA(), trustme.CA()
     old.cert_pem.write_to_path(str(tls.ca))
     announcer = Announcer()
-    async with router(old) as port:
+    async with router(old, free_port()) as port:
         address = f"127.0.0.1:{port}"
         assert not await announcer.announce(pb.AnnounceRequest(), [address], tls.credentials)
     new.cert_pem.write_to_path(str(tls.ca))

@@ -6,6 +6,7 @@ import grpc
 import pytest
 
 from deploy.plan import IndexFacts
+from deploy.ray import members
 from deploy.ray.members import missing_at
 from shoal.credentials import NO_CREDENTIALS
 from shoal.internal.v1 import admin_pb2 as pb
@@ -34,8 +35,9 @@ class Router(admin_pb2_grpc.AdminServiceServicer, search_pb2_grpc.SearchServiceS
 
 
 @pytest.fixture
-def router():
+def router(monkeypatch):
     """A router and its address."""
+    monkeypatch.setattr(members, "_ASK_S", 60.0)  # 5 s are for machines with less to do
     served = Router()
     server = grpc.server(ThreadPoolExecutor(max_workers=2))
     admin_pb2_grpc.add_AdminServiceServicer_to_server(served, server)

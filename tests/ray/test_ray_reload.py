@@ -48,7 +48,7 @@ def serve():
 
 
 def move(addresses: list[str]) -> None:
-    move_all(addresses, "wiki", 1, 2, NO_CREDENTIALS, time.monotonic() + 10)
+    move_all(addresses, "wiki", 1, 2, NO_CREDENTIALS, time.monotonic() + 60)
 
 
 def test_every_router_is_moved(serve):
@@ -76,7 +76,7 @@ def test_where_the_version_is_not_pinned_all_go_back(serve, reason):
         raise reason
 
     with pytest.raises(type(reason)):
-        move_all(serve(*routers), "wiki", 1, 2, NO_CREDENTIALS, time.monotonic() + 10, pin=pin)
+        move_all(serve(*routers), "wiki", 1, 2, NO_CREDENTIALS, time.monotonic() + 60, pin=pin)
     assert [router.version for router in routers] == [1, 1]
 
 
