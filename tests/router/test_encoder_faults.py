@@ -6,7 +6,7 @@ import grpc
 import numpy as np
 import pytest
 from fakes.asking import refusal, request
-from fakes.cluster import eventually, hits_of, running, text_request
+from fakes.cluster import eventually, hits_of, never_late, running, text_request
 from fakes.corpus import vector_of
 
 from shoal.errors import OverloadedError
@@ -29,8 +29,9 @@ async def test_without_an_encoder_vectors_still_work(tmp_path):
         assert hits_of(answer.results[0]) == cluster.corpus.search(vector_of("a"), 3)
 
 
-async def test_another_encoder_answers_for_a_full_or_dead_one(tmp_path):
+async def test_another_encoder_answers_for_a_full_or_dead_one(tmp_path, monkeypatch):
     """Two encoders, one refuses and then dies: no question fails."""
+    never_late(monkeypatch)
     async with running(tmp_path, n_encoders=2) as cluster:
         cluster.encoders[0].raises = OverloadedError("full", retry_after_s=0.1)
         for _ in range(6):
