@@ -31,9 +31,9 @@ from router.service import SearchServicer
 from router.topology_file import TopologyFile
 from shoal import vectors
 from shoal.internal.v1 import admin_pb2_grpc
-from shoal.rpc.backlog import BACKLOG_OPTIONS
 from shoal.rpc.channel import open_channel
 from shoal.rpc.interceptor import ShoalInterceptor
+from shoal.rpc.limits import server_options
 from shoal.tracing.tracer import Tracer
 from shoal.v1 import search_pb2 as pb
 from shoal.v1 import search_pb2_grpc
@@ -145,12 +145,7 @@ async def running(
     }  # fmt: skip
     config = RouterConfig(topology=cluster.topology, max_queries=max_queries, **settings)
     server = grpc.aio.server(
-        interceptors=(ShoalInterceptor(tracer=tracer),),
-        options=(
-            ("grpc.max_receive_message_length", 16 << 20),
-            ("grpc.max_send_message_length", 64 << 20),
-            *BACKLOG_OPTIONS,
-        ),
+        interceptors=(ShoalInterceptor(tracer=tracer),), options=server_options()
     )
     try:
         admission = Admission(config.max_queries, wait_s=config.max_wait_s)

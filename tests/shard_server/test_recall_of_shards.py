@@ -26,6 +26,7 @@ from shoal import vectors
 from shoal.internal.v1 import shard_pb2_grpc
 from shoal.rpc.deadline import Deadline
 from shoal.rpc.interceptor import ShoalInterceptor
+from shoal.rpc.limits import server_options
 from shoal.v1 import search_pb2 as pb
 
 N_SHARDS = 2
@@ -35,7 +36,7 @@ N_SHARDS = 2
 async def shard_server(folder, shard):
     """Its address."""
     servicer = ShardServicer(ShardConfig(index=folder, shard=shard, device="cpu"))
-    server = grpc.aio.server(interceptors=(ShoalInterceptor(),))
+    server = grpc.aio.server(interceptors=(ShoalInterceptor(),), options=server_options())
     shard_pb2_grpc.add_ShardServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

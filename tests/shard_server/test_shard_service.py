@@ -22,6 +22,7 @@ from shoal.internal.v1 import shard_pb2_grpc
 from shoal.rpc.channel import open_channel
 from shoal.rpc.deadline import Deadline
 from shoal.rpc.interceptor import ShoalInterceptor
+from shoal.rpc.limits import server_options
 from shoal.rpc.metrics import PRIORITIES
 from shoal.v1 import priority_pb2, search_pb2
 
@@ -30,7 +31,7 @@ from shoal.v1 import priority_pb2, search_pb2
 async def serving(folder, **settings):
     """A shard server in this process, its servicer, and a stub for it."""
     servicer = ShardServicer(ShardConfig(index=folder, shard=0, device="cpu", **settings))
-    server = grpc.aio.server(interceptors=(ShoalInterceptor(),))
+    server = grpc.aio.server(interceptors=(ShoalInterceptor(),), options=server_options())
     shard_pb2_grpc.add_ShardServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -13,6 +13,7 @@ from shoal.errors import InvalidArgumentError, NotFoundError
 from shoal.rpc.channel import open_channel
 from shoal.rpc.deadline import Deadline
 from shoal.rpc.interceptor import ShoalInterceptor, _around_unary
+from shoal.rpc.limits import server_options
 from shoal.rpc.request_id import current_request_id
 from shoal.rpc.status import error_of
 from shoal.v1 import search_pb2 as pb
@@ -59,7 +60,7 @@ class Servicer(search_pb2_grpc.SearchServiceServicer):
 
 @contextlib.asynccontextmanager
 async def serving():
-    server = grpc.aio.server(interceptors=(ShoalInterceptor(),))
+    server = grpc.aio.server(interceptors=(ShoalInterceptor(),), options=server_options())
     servicer = Servicer()
     search_pb2_grpc.add_SearchServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
