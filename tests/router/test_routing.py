@@ -227,7 +227,8 @@ async def test_what_a_sibling_can_answer_is_asked_again(tmp_path, failure):
 @pytest.mark.parametrize("n_full", [1, 2])
 async def test_full_shards_say_when_to_come_back(tmp_path, n_full):
     """RESOURCE_EXHAUSTED with the longest of their times: overload is no outage."""
-    async with running(tmp_path, n_shards=3, min_wait_factor=0.01) as cluster:
+    soon = {"min_wait_factor": 0.01, "max_wait_factor": 0.01}
+    async with running(tmp_path, n_shards=3, **soon) as cluster:
         for shard, after_s in list(enumerate((3.0, 7.0)))[-n_full:]:
             cluster.shards[shard][0].script.raises = OverloadedError("full", retry_after_s=after_s)
         if n_full == 1:  # the others may be on their way still: given up, but not at fault
