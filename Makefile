@@ -29,7 +29,7 @@ test: $(READY) ## the tests
 
 test-faults: $(READY) ## every fault under load, on real processes, and docs/reliability.md (an hour)
 	rm -f .build/faults/results.jsonl
-	$(BIN)/python -m pytest tests/faults -m "not soak" $(PYTEST); \
+	$(BIN)/python -m pytest tests/faults -m "not soak" --judge-times $(PYTEST); \
 	code=$$?; $(BIN)/python tests/faults/report.py && exit $$code
 
 test-ray: $(READY) ## a cluster on a real Ray cluster of this machine, with its faults under load
@@ -42,7 +42,7 @@ test-cluster: $(READY) ## `ray up` on two hosts made of namespaces, as root, and
 test-soak: soak fuzz ## both of the following
 
 soak: $(READY) ## ten minutes of random killing; PYTEST="--soak-s 3600 --soak-seed 7"
-	$(BIN)/python -m pytest tests/faults -m soak -s $(PYTEST)
+	$(BIN)/python -m pytest tests/faults -m soak -s --judge-times $(PYTEST)
 
 # the last -m and the last of each option are the ones that hold
 fuzz: $(READY) ## 10,000 requests an RPC, twice, and a minute a parser; PYTEST="--fuzz-seed 7"

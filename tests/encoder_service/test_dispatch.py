@@ -42,7 +42,7 @@ class GatedEncoder:
 
     def forward(self, tokenized, role, *, one_core=False):
         self.entered.set()
-        assert self.gate.wait(30)
+        assert self.gate.wait(100)
         self.passes.append([text.n_tokens for text in tokenized])
         if self.failure:
             raise self.failure
@@ -67,14 +67,14 @@ async def queue(gated):
     await asyncio.to_thread(queue.close)
 
 
-def ask(queue, texts, *, role=Role.QUERY, priority=Priority.INTERACTIVE, timeout_s=30.0):
+def ask(queue, texts, *, role=Role.QUERY, priority=Priority.INTERACTIVE, timeout_s=100.0):
     return queue.encode(
         texts, role, titles=None, priority=priority, deadline_s=time.monotonic() + timeout_s
     )
 
 
 async def until(condition):
-    deadline_s = time.monotonic() + 20
+    deadline_s = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline_s
         await asyncio.sleep(0.001)
@@ -96,7 +96,7 @@ async def test_waiting_calls_share_a_pass(queue, gated):
     """What arrives while the thread is busy goes together next; the first waited for nobody."""
     gated.gate.clear()
     first = asyncio.ensure_future(ask(queue, ["a"]))
-    await asyncio.to_thread(gated.entered.wait, 20)
+    assert await asyncio.to_thread(gated.entered.wait, 60)
     rest = [asyncio.ensure_future(ask(queue, [letter])) for letter in "bcdefgh"]
     await until(lambda: len(queue._waiting) == 7)
     gated.gate.set()
@@ -108,21 +108,20 @@ async def test_questions_go_before_bulk(queue, gated):
     """An interactive text overtakes the bulk texts that wait."""
     gated.gate.clear()
     bulk = asyncio.ensure_future(ask(queue, ["bulk text"] * 100, priority=Priority.BULK))
-    await asyncio.to_thread(gated.entered.wait, 20)
+    assert await asyncio.to_thread(gated.entered.wait, 60)
     question = asyncio.ensure_future(ask(queue, ["x"]))
     await until(lambda: any(i.priority is Priority.INTERACTIVE for i in queue._waiting))
     gated.gate.set()
-    await question
-    assert not bulk.done()
-    await bulk
+    await asyncio.gather(question, bulk)
     assert len(gated.passes[1]) == 1
+    assert len(gated.passes) > 2, "most of the bulk came after it"
 
 
 async def test_who_left_costs_nothing(queue, gated):
     """A cancelled call's texts are dropped from the queue before a pass."""
     gated.gate.clear()
     first = asyncio.ensure_future(ask(queue, ["a"]))
-    await asyncio.to_thread(gated.entered.wait, 20)
+    assert await asyncio.to_thread(gated.entered.wait, 60)
     leaver = asyncio.ensure_future(ask(queue, ["leaver"] * 5))
     await until(lambda: len(queue._waiting) == 5)
     leaver.cancel()
@@ -138,7 +137,7 @@ async def test_a_passed_deadline_costs_nothing(queue, gated):
     """An expired call hears so in time, and its texts never reach a pass."""
     gated.gate.clear()
     first = asyncio.ensure_future(ask(queue, ["a"]))
-    await asyncio.to_thread(gated.entered.wait, 20)
+    assert await asyncio.to_thread(gated.entered.wait, 60)
     with pytest.raises(DeadlineExceededError):
         await ask(queue, ["late"], timeout_s=0.05)
     gated.gate.set()
@@ -156,7 +155,7 @@ async def test_too_much_is_refused_and_room_comes_back(queue, gated):
     before = refused()
     gated.gate.clear()
     bulk = [asyncio.ensure_future(ask(queue, ["t"] * 512, priority=Priority.BULK)) for _ in "123"]
-    await asyncio.to_thread(gated.entered.wait, 20)
+    assert await asyncio.to_thread(gated.entered.wait, 60)
     with pytest.raises(OverloadedError) as refusal:
         await ask(queue, ["t"], priority=Priority.BULK)
     assert 0.05 <= refusal.value.retry_after_s <= 10

@@ -12,6 +12,7 @@ from encoder_service.service import EncoderService
 from shoal import contract, errors, vectors
 from shoal.rpc.channel import open_channel
 from shoal.rpc.interceptor import ShoalInterceptor
+from shoal.rpc.limits import server_options
 from shoal.rpc.status import error_of
 from shoal.v1 import encoder_pb2 as pb
 from shoal.v1 import encoder_pb2_grpc, priority_pb2
@@ -32,7 +33,7 @@ async def stub(service):
 
 
 async def serving(service):
-    server = grpc.aio.server(interceptors=(ShoalInterceptor(),))
+    server = grpc.aio.server(interceptors=(ShoalInterceptor(),), options=server_options())
     encoder_pb2_grpc.add_EncoderServiceServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

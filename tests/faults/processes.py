@@ -73,7 +73,6 @@ class Process:
         self.arguments = arguments
         self.log = folder / f"{name}.log"
         self.address = ""
-        self.metrics_port = free_port()
         self._address_file = folder / f"{name}.json"
         self._folder = folder
         self._child: subprocess.Popen[bytes] | None = None
@@ -89,6 +88,12 @@ class Process:
     @property
     def port(self) -> int:
         return int(self.address.rpartition(":")[2] or 0)
+
+    @property
+    def metrics_port(self) -> int:
+        """Of its page, which it chose itself; another after a restart."""
+        told = json.loads(self._address_file.read_text())
+        return int(told["metrics"].rpartition(":")[2])
 
     @property
     def is_alive(self) -> bool:
@@ -107,7 +112,7 @@ class Process:
                 subprocess.Popen,
                 [sys.executable, "-m", self.module, *self.arguments, "--port", str(self.port),
                  "--address-file", str(self._address_file), "--parent-pid", str(os.getpid()),
-                 "--metrics-port", str(self.metrics_port), "--grace-s", "5"],
+                 "--metrics-port", "0", "--grace-s", "5"],
                 cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=ENVIRONMENT | {"XDG_CACHE_HOME": str(self._folder)}, start_new_session=True,
             ).result()  # fmt: skip
@@ -178,12 +183,12 @@ class Process:
 
 
 def is_serving(address: str) -> bool:
-    """Whether the server says SERVING within 2 s."""
+    """Whether the server says SERVING within some seconds."""
     options = (("grpc.use_local_subchannel_pool", 1),)
     with grpc.insecure_channel(address, options=options) as channel:
         try:
             reply = health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=2
+                health_pb2.HealthCheckRequest(), timeout=10
             )
         except grpc.RpcError:
             return False

@@ -35,23 +35,23 @@ async def test_without_an_encoder_vectors_are_searched(mini, oracle, texts, reco
     by_text, by_vector = requests_of(oracle, texts), requests_of(oracle)
     async with asking(router, by_text) as ask_text, asking(router, by_vector) as ask_vector:
         for i in range(8):
-            code, response, why = await ask_text(i, 5.0)
+            code, response, why = await ask_text(i, 30.0)
             assert code == OK, why
             assert not (why := oracle.fault(response, [i], 10)), why
         mini.encoder.kill()
         refused_s = []
         for i in range(20):
             begun_s = time.perf_counter()
-            code, _, _ = await ask_text(i, 5.0)
+            code, _, _ = await ask_text(i, 30.0)
             refused_s.append(time.perf_counter() - begun_s)
             assert code == "UNAVAILABLE"
-            code, response, why = await ask_vector(i, 5.0)
+            code, response, why = await ask_vector(i, 30.0)
             assert code == OK, why
             assert not (why := oracle.fault(response, [i], 10)), why
         await asyncio.to_thread(mini.started, mini.encoder)
         begun_s = time.monotonic()
-        while (await ask_text(0, 5.0))[0] != OK:
-            assert time.monotonic() < begun_s + 10, "text is never searched again"
+        while (await ask_text(0, 30.0))[0] != OK:
+            assert time.monotonic() < begun_s + 60, "text is never searched again"
             await asyncio.sleep(0.01)
         back_s = time.monotonic() - begun_s
     record.exactly("text without an encoder", "UNAVAILABLE", "UNAVAILABLE")

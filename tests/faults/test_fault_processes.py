@@ -54,7 +54,7 @@ def test_children_end_with_their_supervisor(tmp_path, mini_index, record):
         supervisor.send_signal(signal.SIGKILL)
         supervisor.wait()
     begun_s = time.monotonic()
-    poll(lambda: not any(exists(t["pid"]) for t in told), within_s=10, what="all three are gone")
+    poll(lambda: not any(exists(t["pid"]) for t in told), within_s=60, what="all three are gone")
     record.time("router, shard and encoder are gone", 2.0, time.monotonic() - begun_s)
     for each in told:
         host, _, port = each["address"].rpartition(":")
@@ -83,7 +83,7 @@ async def test_a_resource_has_one_thread(record):
     """Fault 59: 10,000 concurrent searches, loads and releases over one GPU's resources."""
     resources = OneOwner()
     thread = SearchThread(max_queued=20_000)
-    deadline = Deadline.after(60)
+    deadline = Deadline.after(100)
     try:
         async with asyncio.TaskGroup() as group:
             for i in range(10_000):

@@ -136,18 +136,18 @@ async def test_no_shard_at_all(mini, oracle, record):
     router = mini.router(1)
     for process in mini.shards(1):
         process.kill()
-    await until(lambda: all(r.state == EJECTED for r in router.replicas().values()), 10,
+    await until(lambda: all(r.state == EJECTED for r in router.replicas().values()), 60,
                 "all are ejected")  # fmt: skip
     async with (
         asking(router, requests_of(oracle, min_coverage=0.0)) as ask_any,
         asking(router, requests_of(oracle, min_coverage=1e-6)) as ask_some,
     ):
-        await ask_any(0, 2.0)  # connects
+        await ask_any(0, 30.0)  # connects
         took_s = []
         for i in range(20):
             for ask in (ask_any, ask_some):
                 begun_s = time.perf_counter()
-                code, response, _ = await ask(i, 2.0)
+                code, response, _ = await ask(i, 30.0)
                 took_s.append(time.perf_counter() - begun_s)
                 if ask is ask_any:
                     assert code == "OK"

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 
+import pytest
 from faults.record import Record
 from faults.report import page
 
@@ -23,6 +24,21 @@ def test_the_last_run_of_a_test_counts():
 def test_a_broken_promise_is_told():
     """A page that hid its failures would be worth nothing."""
     assert "**not kept**" in page([line("kept", 2.0), line("not kept", 8.0)])
+
+
+def test_a_slow_run_is_told_and_fails_where_times_are_judged():
+    """The suite's own machine may be busy with anything: its times are no verdict."""
+    for judges_times in (True, False):
+        record = Record(row="4", fault="a shard is stopped.", judges_times=judges_times)
+        record.time("it rejoins", 3.0, 9.1)
+        told = [(bool(record.broken), bool(record.slow))]
+        record.exactly("answers that were wrong", 0, 0)
+        assert told == [(judges_times, not judges_times)]
+        if judges_times:
+            with pytest.raises(AssertionError, match="it rejoins"):
+                record.refuse_broken()
+        else:
+            record.refuse_broken()
 
 
 def test_rows_stand_in_their_order():

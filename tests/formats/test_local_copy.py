@@ -179,7 +179,7 @@ def test_processes_that_share_a_copy_bring_each_file_once(pushed, tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(100)
     assert failures == []
     assert sorted(counting.read) == sorted(entry.path for entry in manifest.entries())
     for entry in manifest.entries():

@@ -4,11 +4,13 @@ import contextlib
 import hashlib
 import itertools
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fakes.faulty_filesystem import FaultyLocal, FaultyMemory
+from fakes.faulty_filesystem import FaultyMemory
 from fakes.index_folder import commit
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -22,6 +24,7 @@ from shoal.formats.remote_transfer import Transfer
 from shoal.formats.versions import check_file, load_manifest, read_current
 
 _NUMBERS = itertools.count()
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def quiet(stage: str, done: int, total: int | None) -> None:
@@ -72,10 +75,6 @@ def sound_version_there(root: str, scratch: Path) -> int | None:
 
 def refuse() -> None:
     raise OSError("the line is cut")
-
-
-def die() -> None:
-    os._exit(9)
 
 
 def test_what_is_pushed_can_be_pulled(index_dir, url, tmp_path):
@@ -336,8 +335,59 @@ def test_a_disk_that_fails_at_any_fsync_keeps_the_old_version_or_the_new(
     assert seen == {1, 2}
 
 
+# the forks are of a process without threads, of which this one has many by now: whatever lock one
+# of them held would be held in the child for ever
+_KILLED = """
+import os, sys
+from pathlib import Path
+from fakes.faulty_filesystem import FaultyLocal
+from shoal.formats.remote_pull import pull_index
+from shoal.formats.remote_push import push_index
+from shoal.formats.remote_store import Remote
+
+def work(n, side, index_dir, there, here):
+    filesystem = FaultyLocal()
+    filesystem.fails_at, filesystem.fail = int(n), lambda: os._exit(9)
+    remote = Remote(f"file://{there}", filesystem, there)
+    if side == "push":
+        push_index(Path(index_dir), remote, quiet)
+    else:
+        pull_index(remote, Path(here), quiet)
+
+def quiet(*_):
+    pass
+
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work(*line.split())
+            code = 0
+        finally:
+            os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture
+def run_killed() -> Iterator[Callable[..., int]]:
+    """Pushes or pulls in a process that is gone at the n-th operation; its exit code."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _KILLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+    ) as forking:  # fmt: skip
+
+        def run(*told: object) -> int:
+            forking.stdin.write(" ".join(map(str, told)) + "\n")
+            forking.stdin.flush()
+            return int(forking.stdout.readline())
+
+        yield run
+
+
 @pytest.mark.parametrize("side", ["push", "pull"])
-def test_a_killed_run_leaves_the_old_version_or_the_new(index_dir, tmp_path, side):
+def test_a_killed_run_leaves_the_old_version_or_the_new(index_dir, tmp_path, side, run_killed):
     """The process is gone at the n-th operation, with no clean-up; the next run ends it."""
     commit(index_dir, 2)
     n = 0
@@ -349,20 +399,7 @@ def test_a_killed_run_leaves_the_old_version_or_the_new(index_dir, tmp_path, sid
         url = f"file://{there}"
         if side == "pull":
             push(index_dir, url)
-        child = os.fork()
-        if child == 0:
-            try:
-                filesystem = FaultyLocal()
-                filesystem.fails_at, filesystem.fail = n, die
-                remote = Remote(url, filesystem, str(there))
-                if side == "push":
-                    push_index(index_dir, remote, quiet)
-                else:
-                    pull_index(remote, here, quiet)
-                os._exit(0)
-            finally:
-                os._exit(1)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        code = run_killed(n, side, index_dir, there, here)
         assert code in {0, 9}
         target = there if side == "push" else here
         assert sound_version(target) in {1, 2}

@@ -40,7 +40,7 @@ def everybody(cluster: Cluster) -> list[pb.AnnounceRequest]:
 
 async def announce(cluster: Cluster, *requests: pb.AnnounceRequest) -> None:
     for each in requests or everybody(cluster):
-        await cluster.admin.Announce(each, timeout=10)
+        await cluster.admin.Announce(each, timeout=60)
 
 
 async def code_of(call) -> grpc.StatusCode:
@@ -72,7 +72,7 @@ async def test_who_is_not_announced_any_more_is_let_go(tmp_path):
         await cluster.registry.ready()
         silent = cluster.shards[0][1].address
         others = [r for r in everybody(cluster) if r.address != silent]
-        end_s = time.monotonic() + 20
+        end_s = time.monotonic() + 60
         while sum(map(len, cluster.usable())) == 4:
             assert time.monotonic() < end_s, "it was never let go"
             await announce(cluster, *others)

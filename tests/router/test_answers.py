@@ -7,6 +7,7 @@ import pytest
 from fakes.cluster import eventually, hits_of, running, text_request, vector_request
 from fakes.corpus import Corpus, vector_of
 
+from router import batching, lane
 from shoal.v1 import search_pb2 as pb
 
 
@@ -155,12 +156,20 @@ async def test_many_long_texts_stay_within_a_message(tmp_path):
         assert cluster.encoders[0].largest_request_bytes < 16 << 20
 
 
-async def test_a_lone_query_waits_for_nobody(tmp_path):
-    """With no other query about, the way through the router takes milliseconds."""
+async def test_a_lone_query_waits_for_nobody(tmp_path, monkeypatch):
+    """With no other query about, none of the lanes on its way holds it for company."""
+    held_s: list[float] = []
+
+    def hold_s(*args, **known):
+        held_s.append(batching.hold_s(*args, **known))
+        return held_s[-1]
+
+    monkeypatch.setattr(lane, "hold_s", hold_s)
     async with running(tmp_path) as cluster:
-        request = text_request("alone", k=3)
-        best_ms = min([(await cluster.search(request)).timings.total_ms for _ in range(10)])
-        assert best_ms < 50
+        for _ in range(10):
+            await cluster.search(text_request("alone", k=80))
+    assert len(held_s) >= 10 * 4, "one to the encoder, two to the shards, and for the text"
+    assert set(held_s) == {0.0}
 
 
 async def test_indexes_are_listed_and_described(tmp_path):

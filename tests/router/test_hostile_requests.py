@@ -58,7 +58,7 @@ async def test_mutated_requests_are_answered_or_refused(tmp_path, caplog):
             n_refused = 0
             for _ in range(600):
                 sent = mutate(data, chance)
-                code = await code_of(call(sent, timeout=10))
+                code = await code_of(call(sent, timeout=60))
                 assert code is grpc.StatusCode.OK or code in ALLOWED, (code, sent)
                 n_refused += code is not grpc.StatusCode.OK
         assert n_refused > 100
@@ -82,10 +82,10 @@ async def test_a_request_over_the_limit_is_refused_and_the_connection_lives(tmp_
         options = (("grpc.max_send_message_length", 64 << 20),)
         async with grpc.aio.insecure_channel(cluster.address, options=options) as channel:
             call = channel.unary_unary("/shoal.v1.SearchService/Search")
-            code = await code_of(call(b"\0" * (17 << 20), timeout=10))
+            code = await code_of(call(b"\0" * (17 << 20), timeout=60))
             assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
             good = vector_request(np.ones((1, 8), np.float32)).SerializeToString()
-            assert await call(good, timeout=10)
+            assert await call(good, timeout=60)
 
 
 async def refusal_of(cluster, request) -> grpc.aio.AioRpcError:
@@ -152,7 +152,7 @@ async def test_text_that_is_not_utf8_is_our_refusal(tmp_path):
         async with grpc.aio.insecure_channel(cluster.address) as channel:
             call = channel.unary_unary("/shoal.v1.SearchService/Search")
             with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await call(bad, timeout=10)
+                await call(bad, timeout=60)
             assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
             assert "Traceback" not in refused.value.details()
-            assert await call(good, timeout=10)
+            assert await call(good, timeout=60)

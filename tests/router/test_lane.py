@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 
+from router import batching, lane
 from router.lane import LANDING, MAX_IN_FLIGHT, Lane
 from shoal.errors import DeadlineExceededError, OverloadedError, UnavailableError
 from shoal.rpc.deadline import Deadline
@@ -318,11 +319,11 @@ async def test_expired_riders_make_no_call():
 
 
 async def test_a_call_lasts_until_the_latest_deadline():
-    """Riders of 1 s and 30 s share a call of 30 s."""
+    """Riders of a minute and of an hour share a call of an hour."""
     async with line() as one:
-        answers = [one.submit("a", within_s=1.0), one.submit("b", within_s=30.0)]
+        answers = [one.submit("a", within_s=60.0), one.submit("b", within_s=3_600.0)]
         await turns()
-        assert 29.0 < one.timeouts_s[0] <= 30.0
+        assert 3_500.0 < one.timeouts_s[0] <= 3_600.0
         one.end(0)
         await asyncio.gather(*answers)
 
@@ -444,8 +445,10 @@ async def test_a_storm_leaves_nothing_behind():
     assert lane.load == lane.in_flight == lane.n_waiting == 0
 
 
-async def test_in_a_crowd_half_of_it_leaves_together():
+async def test_in_a_crowd_half_of_it_leaves_together(monkeypatch):
     """While many queries are under way the first ones are held, and half of them leave at once."""
+    for bound in ("MAX_HOLD_S", "_HOLD_S_PER_QUERY"):  # their moment never ends by itself here
+        monkeypatch.setattr(batching, bound, 3_600.0)
     async with line(n_active=64) as one:
         for number in range(31):
             one.submit(f"q{number}")
@@ -466,13 +469,21 @@ async def test_a_full_call_is_not_held():
         assert one.calls == [["x", "y"]]
 
 
-async def test_nobody_is_held_for_long():
+async def test_nobody_is_held_for_long(monkeypatch):
     """Where the crowd doesn't come, what waits leaves by itself."""
+    held_s: list[float] = []
+
+    def hold_s(n_items, *, waited_s, **known):
+        waited_s = waited_s if held_s else 0.0  # however late this machine looks first
+        held_s.append(batching.hold_s(n_items, waited_s=waited_s, **known))
+        return held_s[-1]
+
+    monkeypatch.setattr(lane, "hold_s", hold_s)
     async with line(n_active=64) as one:
         answer = one.submit("x")
-        await turns()
-        assert one.calls == []
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await one.called.wait()
+        assert 0.0 < held_s[0] <= batching.MAX_HOLD_S
+        assert held_s[-1] == 0.0
         one.end(0)
         assert await answer == "x!"

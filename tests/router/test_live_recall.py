@@ -335,7 +335,7 @@ async def test_the_budget_holds_under_a_flood(tmp_path):
         before, largest_s, begun_s = sampled(), 0.0, time.monotonic()
         last_s = spent_s
         while sampled() < before + 4:
-            assert time.monotonic() < begun_s + 30.0
+            assert time.monotonic() < begun_s + 100.0
             await cluster.search(vector_request(VECTOR, k=5))
             now_s = told("shoal_live_recall_cpu_seconds_total")
             largest_s, last_s = max(largest_s, now_s - last_s), now_s

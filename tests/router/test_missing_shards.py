@@ -1,12 +1,11 @@
 """Shards that die, hang and refuse, and callers that leave: exact coverage or an error."""
 
 import asyncio
-import time
 
 import grpc
 import pytest
 from fakes.asking import VECTOR, check_partial, refusal, request
-from fakes.cluster import eventually, hits_of, running, text_request
+from fakes.cluster import eventually, hits_of, never_late, running, text_request
 from google.rpc import error_details_pb2, status_pb2
 
 from shoal.errors import FailedPreconditionError, InternalError, OverloadedError
@@ -26,12 +25,11 @@ async def test_a_dead_shard_is_an_outcome(tmp_path):
 
 async def test_too_little_coverage_fails_fast_and_forbids_retries(tmp_path):
     """UNAVAILABLE with ErrorInfo and pushback, without waiting for a deadline."""
-    async with running(tmp_path) as cluster:
+    async with running(tmp_path, max_wait_s=60.0) as cluster:
         await cluster.shards[1][0].stop()
         for _ in range(2):
-            begun_s = time.monotonic()
-            failure = await refusal(cluster.search(request()))
-            assert time.monotonic() - begun_s < 2.0
+            async with asyncio.timeout(50.0):
+                failure = await refusal(cluster.search(request(), timeout_s=100.0))
             assert failure.code() is grpc.StatusCode.UNAVAILABLE
             trailing = dict(failure.trailing_metadata())
             assert trailing["grpc-retry-pushback-ms"] == "-1"
@@ -54,45 +52,46 @@ async def test_coverage_zero_is_allowed_where_asked_for(tmp_path):
 
 async def test_a_hanging_shard_is_late_before_the_deadline(tmp_path):
     """The others' hits, with text, come back in time; the hanging call is given up."""
-    async with running(tmp_path) as cluster:
+    async with running(tmp_path, min_wait_factor=0.002) as cluster:
         script = cluster.shards[1][0].script
         script.gate.clear()
         for k in (5, 200):  # with text inline, and with a fetch round after the wait
-            begun_s = time.monotonic()
-            answer = await cluster.search(request(min_coverage=0.1, k=k), timeout_s=1.0)
-            assert time.monotonic() - begun_s < 1.0
+            answer = await cluster.search(request(min_coverage=0.1, k=k), timeout_s=60.0)
             assert answer.shards[1].outcome == pb.OUTCOME_LATE
             expected = cluster.corpus.search(VECTOR[0], k, shards=[0])
             assert hits_of(answer.results[0]) == expected
-            assert answer.timings.total_ms < 985  # room for the way back
+            assert answer.timings.total_ms < 50_000  # and not at the deadline
         await eventually(lambda: cluster.n_under_way == 0)
         await eventually(lambda: script.n_under_way == 0)
 
 
 @pytest.mark.parametrize(
-    ("refuses", "code"),
+    ("refuses", "code", "timeout_ms"),
     [
-        (None, grpc.StatusCode.DEADLINE_EXCEEDED),
-        (InternalError("bug"), grpc.StatusCode.UNAVAILABLE),
+        (None, grpc.StatusCode.DEADLINE_EXCEEDED, 500),
+        # the refusal must come before the deadline, however slow this machine is
+        (InternalError("bug"), grpc.StatusCode.UNAVAILABLE, 2_000),
     ],
     ids=["late alone", "late beside a fault"],
 )
-async def test_what_time_alone_was_too_short_for_is_a_spent_deadline(tmp_path, refuses, code):
+async def test_what_time_alone_was_too_short_for_is_a_spent_deadline(
+    tmp_path, refuses, code, timeout_ms
+):
     """Shard 0 has answered and shard 2 is late: nothing is known to be down, unless shard 1 is."""
     async with running(tmp_path, n_shards=3) as cluster:
         cluster.shards[1][0].script.raises = refuses
         cluster.shards[2][0].script.gate.clear()
         # an item's deadline is the router's alone to tell of: the stream's is far away
-        item = pb.StreamSearchRequest(
-            item_id="a", request=request(min_coverage=0.5 if refuses else 1.0), timeout_ms=500
-        )
-        told = [answer async for answer in cluster.stub.StreamSearch(iter([item]), timeout=20.0)]
+        asked = request(min_coverage=0.5 if refuses else 1.0)
+        item = pb.StreamSearchRequest(item_id="a", request=asked, timeout_ms=timeout_ms)
+        told = [answer async for answer in cluster.stub.StreamSearch(iter([item]), timeout=60.0)]
         assert told[0].status.code == code.value[0], told[0]
         assert "shard 2 LATE" in told[0].status.message
 
 
-async def test_another_replica_answers_for_a_dead_one(tmp_path):
+async def test_another_replica_answers_for_a_dead_one(tmp_path, monkeypatch):
     """R=2, one replica dies under load: not one failure, full coverage all along."""
+    never_late(monkeypatch)
     async with running(tmp_path, n_replicas=2) as cluster:
 
         async def client() -> None:

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def poll(value: Callable[[], object], within_s: float = 20.0) -> object:
+def poll(value: Callable[[], object], within_s: float = 60.0) -> object:
     """The value, once there is one."""
     end_s = time.monotonic() + within_s
     while not (found := value()):
@@ -60,15 +60,22 @@ class Router:
         with self.process:  # closes its pipes
             self.process.wait()
 
-    @property
-    def address(self) -> str:
+    def _told(self) -> dict[str, object]:
         poll(lambda: self.address_file.exists() or self.process.poll() is not None)
         assert self.address_file.exists(), self.ended()
         told = json.loads(self.address_file.read_text())
         assert told["pid"] == self.process.pid
-        return told["address"]
+        return told
 
-    def ended(self, within_s: float = 20.0) -> tuple[int, str]:
+    @property
+    def address(self) -> str:
+        return str(self._told()["address"])
+
+    @property
+    def metrics_port(self) -> int:
+        return int(str(self._told()["metrics"]).rpartition(":")[2])
+
+    def ended(self, within_s: float = 60.0) -> tuple[int, str]:
         """Exit code and stderr."""
         self.process.wait(within_s)
         assert self.process.stderr is not None
@@ -77,35 +84,33 @@ class Router:
 
 def serving(channel: grpc.Channel, service: str) -> bool:
     request = health_pb2.HealthCheckRequest(service=service)
-    answer = health_pb2_grpc.HealthStub(channel).Check(request, wait_for_ready=True, timeout=10)
+    answer = health_pb2_grpc.HealthStub(channel).Check(request, wait_for_ready=True, timeout=60)
     return answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_a_router_serves_and_drains(tmp_path):
     """Health, reflection, metrics, the address file, a search's refusal, and exit 0 on SIGTERM."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        metrics_port = free.getsockname()[1]
-    with Router(tmp_path, "--metrics-port", str(metrics_port)) as router:
+    with Router(tmp_path, "--metrics-port", "0") as router:
         with grpc.insecure_channel(router.address) as channel:
             for service in ("", "shoal.v1.SearchService", "shoal.internal.v1.AdminService"):
                 poll(lambda service=service: serving(channel, service))
             stub = search_pb2_grpc.SearchServiceStub(channel)
             assert not stub.ListIndexes(pb.ListIndexesRequest()).indexes
             with pytest.raises(grpc.RpcError) as caught:
-                stub.Search(pb.SearchRequest(queries=[pb.Query(text="a")]), timeout=5)
+                stub.Search(pb.SearchRequest(queries=[pb.Query(text="a")]), timeout=60)
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
             reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
             ask = reflection_pb2.ServerReflectionRequest(list_services="")
             (listed,) = reflection.ServerReflectionInfo(iter([ask]))
             names = {service.name for service in listed.list_services_response.service}
             assert {"shoal.v1.SearchService", "grpc.health.v1.Health"} <= names
-        with socket.create_connection(("127.0.0.1", metrics_port)) as page:
+        with socket.create_connection(("127.0.0.1", router.metrics_port)) as page:
             page.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
             text = page.makefile().read()
             assert 'shoal_requests_total{code="UNAVAILABLE",rpc="Search"} 1.0' in text
             assert 'shoal_coverage_ratio{index="books"} 0.0' in text
         router.process.send_signal(signal.SIGTERM)
-        code, stderr = router.ended(5.0)
+        code, stderr = router.ended()
         assert code == 0
         assert "Traceback" not in stderr
         assert not router.address_file.exists()
@@ -137,7 +142,7 @@ def test_faults_at_the_start_are_one_line(tmp_path):
 
 
 def test_a_router_dies_with_its_parent(tmp_path):
-    """The launcher is killed outright: the router is gone within 2 s."""
+    """The launcher is killed outright: the router goes too, though nobody tells it."""
     (tmp_path / "topology.json").write_text("{}")
     launcher = subprocess.Popen(
         [sys.executable, "-c", _LAUNCH, str(tmp_path)], env=ENVIRONMENT, stderr=subprocess.DEVNULL
@@ -149,7 +154,7 @@ def test_a_router_dies_with_its_parent(tmp_path):
     finally:
         launcher.kill()
         launcher.wait()
-    poll(lambda: not _alive(pid), within_s=2.0)
+    poll(lambda: not _alive(pid))
 
 
 _LAUNCH = """
@@ -166,11 +171,11 @@ def test_sigterm_while_starting_ends_it(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         shards = [[f"127.0.0.1:{silent.getsockname()[1]}"]]
         told = {"indexes": [{"name": "books", "version": 1, "shards": shards}]}
-        with Router(tmp_path, text=json.dumps(told)) as router:
+        with Router(tmp_path, "--check-timeout-s", "3600", text=json.dumps(told)) as router:
             with grpc.insecure_channel(router.address) as channel:
                 assert not serving(channel, "")
             router.process.send_signal(signal.SIGTERM)
-            code, stderr = router.ended(5.0)
+            code, stderr = router.ended()
             assert code == 0, stderr
             assert "Traceback" not in stderr
 

@@ -7,7 +7,7 @@ from collections import Counter
 import grpc
 import numpy as np
 import pytest
-from fakes.cluster import eventually, running, text_request, vector_request
+from fakes.cluster import eventually, never_late, running, text_request, vector_request
 
 from shoal.errors import OverloadedError, UnavailableError
 from shoal.tracing.context import context_of
@@ -136,8 +136,9 @@ async def test_queries_that_ride_together_share_a_span_linked_to_each(tmp_path):
     assert together.attributes["shoal.batch_size"] == len(together.links)
 
 
-async def test_a_retry_is_told_with_what_failed_before_it(tmp_path):
+async def test_a_retry_is_told_with_what_failed_before_it(tmp_path, monkeypatch):
     """A slow search is explained by the replica that failed, beside the one that answered."""
+    never_late(monkeypatch)
     seen = Seen()
     async with running(tmp_path, n_shards=1, n_replicas=2, tracer=seen.tracer) as cluster:
         for _ in range(20):  # which replica is asked first is drawn

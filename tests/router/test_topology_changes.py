@@ -5,7 +5,7 @@ import asyncio
 import grpc
 import pytest
 from fakes.asking import check_partial, refusal, request
-from fakes.cluster import eventually, running
+from fakes.cluster import eventually, never_late, running
 
 from shoal.internal.v1 import admin_pb2
 from shoal.v1 import search_pb2 as pb
@@ -23,8 +23,9 @@ async def test_swapped_addresses_are_not_believed(tmp_path):
         assert "shard 0" in told.indexes[0].shards[1].replicas[0].detail
 
 
-async def test_a_replica_without_the_version_is_asked_last(tmp_path):
+async def test_a_replica_without_the_version_is_asked_last(tmp_path, monkeypatch):
     """While a sibling has the pinned version, one that has another costs no call."""
+    never_late(monkeypatch)
     async with running(tmp_path, n_shards=1, n_replicas=2) as cluster:
         moved = cluster.shards[0][0]
         moved.version = 2

@@ -37,7 +37,7 @@ async def test_a_router_that_heard_nothing_serves_after_a_while(tmp_path, monkey
     """A launcher that waits for SERVING must not wait for ever; answers say why there are none."""
     monkeypatch.setattr("router.registry._LEARNING_S", 0.05)
     async with running(tmp_path, leases=LeaseSource()) as cluster:
-        await asyncio.wait_for(cluster.registry.ready(), 10)
+        await asyncio.wait_for(cluster.registry.ready(), 60)
         failure = await refusal(cluster.search(request(index="books")))
         assert failure.code() is grpc.StatusCode.UNAVAILABLE
         assert "no shard server has announced itself" in failure.details()

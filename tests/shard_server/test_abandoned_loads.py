@@ -67,7 +67,7 @@ async def opened(tmp_path, write_index, monkeypatch):
 async def leave(versions, reads, version):
     """Ask for a version, and leave once it is being read."""
     asked = asyncio.ensure_future(versions.load("tiny", version))
-    assert await asyncio.to_thread(reads.started.acquire, timeout=20)
+    assert await asyncio.to_thread(reads.started.acquire, timeout=60)
     asked.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asked
@@ -97,7 +97,7 @@ async def test_what_nobody_waits_for_is_open_in_the_end(opened):
     versions, reads = opened
     await leave(versions, reads, 2)
     reads.go.set()
-    await asyncio.wait_for(versions.load("tiny", 2), 20)
+    await asyncio.wait_for(versions.load("tiny", 2), 60)
     assert (reads.n_all, numbers(versions)) == (1, [1, 2])
 
 
@@ -105,8 +105,8 @@ async def test_a_release_ends_the_load(opened):
     """A router takes back what it asked for, and can ask for another version at once."""
     versions, reads = opened
     waiting = asyncio.ensure_future(versions.load("tiny", 2))
-    assert await asyncio.to_thread(reads.started.acquire, timeout=20)
-    await asyncio.wait_for(versions.release("tiny", 2), 20)
+    assert await asyncio.to_thread(reads.started.acquire, timeout=60)
+    await asyncio.wait_for(versions.release("tiny", 2), 60)
     with pytest.raises(UnavailableError, match="version 2 was released"):
         await waiting
     assert (reads.n_now, numbers(versions)) == (0, [1])
@@ -119,7 +119,7 @@ async def test_a_process_that_stops_waits_for_no_load(opened):
     """After SIGTERM the version is nobody's any more."""
     versions, reads = opened
     await leave(versions, reads, 2)
-    await asyncio.wait_for(versions.close(), 20)
+    await asyncio.wait_for(versions.close(), 60)
     assert reads.n_now == 0
 
 
@@ -130,7 +130,7 @@ def test_a_cut_leash_ends_its_child_and_every_later_one():
     cutter.start()
     for _ in range(2):
         with pytest.raises(UnavailableError):
-            run_child(SLEEP, input=b"", timeout=30, env=os.environ, leash=leash)
+            run_child(SLEEP, input=b"", timeout=100, env=os.environ, leash=leash)
     cutter.join()
 
 

@@ -36,7 +36,7 @@ class StandInGpu:
     def clone(self, resources, device, index, *, float16_tables):
         resources.add(threading.get_ident())
         self.cloning.set()
-        assert self.open.wait(30)
+        assert self.open.wait(100)
         if self.fails:
             raise RuntimeError("out of memory")
         return index
@@ -81,7 +81,7 @@ async def test_the_old_version_is_searched_while_the_next_one_loads(opened, gpu,
     gpu.open.clear()
     gpu.cloning.clear()
     loading = asyncio.ensure_future(versions.load("tiny", 2))
-    await asyncio.to_thread(gpu.cloning.wait, 30)
+    assert await asyncio.to_thread(gpu.cloning.wait, 60)
     (old,) = versions.open_indexes
     hits = await search(thread, old, corpus.queries[:4])
     assert (hits.ordinals >= 0).all()

@@ -70,7 +70,7 @@ def server(index_dir, tmp_path):
             yield process.pid, stub
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def until(condition) -> None:
@@ -108,10 +108,14 @@ class Highest:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
+        self._look()  # once at least, however seldom the thread had its turn
 
     def _watch(self) -> None:
         while not self._ended.wait(0.002):
-            self.mb = max(self.mb, anonymous_mb(self._pid))
+            self._look()
+
+    def _look(self) -> None:
+        self.mb = max(self.mb, anonymous_mb(self._pid))
 
 
 def search(stub, version: int) -> None:

@@ -28,18 +28,18 @@ class Gate:
 
     def __call__(self, is_wanted):
         self.begun.set()
-        assert self.opened.wait(10)
+        assert self.opened.wait(100)
         return "gate"
 
 
-def search(thread, work, seconds=10.0, **kwargs):
+def search(thread, work, seconds=100.0, **kwargs):
     return asyncio.ensure_future(
         thread.search(work, n_queries=1, deadline=Deadline.after(seconds), **kwargs)
     )
 
 
 async def until(condition):
-    deadline = Deadline.after(10)
+    deadline = Deadline.after(60)
     while not condition():
         assert not deadline.expired
         await asyncio.sleep(0)

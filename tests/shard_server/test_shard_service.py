@@ -22,6 +22,7 @@ from shoal.internal.v1 import shard_pb2_grpc
 from shoal.rpc.channel import open_channel
 from shoal.rpc.deadline import Deadline
 from shoal.rpc.interceptor import ShoalInterceptor
+from shoal.rpc.limits import server_options
 from shoal.rpc.metrics import PRIORITIES
 from shoal.v1 import priority_pb2, search_pb2
 
@@ -30,7 +31,7 @@ from shoal.v1 import priority_pb2, search_pb2
 async def serving(folder, **settings):
     """A shard server in this process, its servicer, and a stub for it."""
     servicer = ShardServicer(ShardConfig(index=folder, shard=0, device="cpu", **settings))
-    server = grpc.aio.server(interceptors=(ShoalInterceptor(),))
+    server = grpc.aio.server(interceptors=(ShoalInterceptor(),), options=server_options())
     shard_pb2_grpc.add_ShardServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -47,7 +48,7 @@ def told(metric, **labels):
 
 
 async def until(condition):
-    deadline = Deadline.after(10)
+    deadline = Deadline.after(60)
     while not condition():
         assert not deadline.expired
         await asyncio.sleep(0)
@@ -224,7 +225,7 @@ async def test_a_call_past_its_deadline_costs_no_search(tmp_path, corpus, write_
         loop = asyncio.get_running_loop()
         busy = asyncio.ensure_future(
             servicer._thread.own(
-                lambda: asyncio.run_coroutine_threadsafe(opened.wait(), loop).result(10)
+                lambda: asyncio.run_coroutine_threadsafe(opened.wait(), loop).result(100)
             )
         )
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
@@ -232,7 +233,7 @@ async def test_a_call_past_its_deadline_costs_no_search(tmp_path, corpus, write_
         assert refusal.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         opened.set()
         await busy
-        await stub.SearchShard(request(corpus.queries[:1]), timeout=5)
+        await stub.SearchShard(request(corpus.queries[:1]), timeout=60)
 
 
 async def test_a_full_queue_is_resource_exhausted(tmp_path, corpus, write_index):
@@ -246,11 +247,11 @@ async def test_a_full_queue_is_resource_exhausted(tmp_path, corpus, write_index)
         before = [told("shoal_refused_total", component="shard", priority=p) for p in PRIORITIES]
         busy = asyncio.ensure_future(
             servicer._thread.own(
-                lambda: asyncio.run_coroutine_threadsafe(opened.wait(), loop).result(10)
+                lambda: asyncio.run_coroutine_threadsafe(opened.wait(), loop).result(100)
             )
         )
         calls = [asyncio.ensure_future(stub.SearchShard(request(corpus.queries[:1]))) for _ in "12"]
-        done, _ = await asyncio.wait(calls, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(calls, timeout=60, return_when=asyncio.FIRST_COMPLETED)
         (refused,) = done
         assert refused.exception().code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         bulk = request(corpus.queries[:2], priority=priority_pb2.PRIORITY_BULK)

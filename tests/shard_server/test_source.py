@@ -120,11 +120,11 @@ async def test_copying_ends_when_the_process_is_told_to_stop(pushed, tmp_path):
     remote = Endless()
     source = UrlSource(LocalCopy(remote, tmp_path / "cache"), verify=True)
     bringing = asyncio.create_task(source.bring(manifest, 0))
-    await asyncio.to_thread(remote.reading.wait, 30)
+    assert await asyncio.to_thread(remote.reading.wait, 60)
     bringing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await bringing
-    assert await asyncio.to_thread(remote.ended.wait, 30)
+    assert await asyncio.to_thread(remote.ended.wait, 60)
 
 
 def test_a_url_with_a_password_starts_no_process(tmp_path):

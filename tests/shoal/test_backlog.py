@@ -22,7 +22,7 @@ async def test_who_left_costs_nothing_and_who_waits_is_answered():
         n_handled[request] += 1
         if request == b"block":
             is_blocked.set()
-            go_on.wait(30)  # the whole loop, as work that doesn't yield
+            go_on.wait(100)  # the whole loop, as work that doesn't yield
         return b""
 
     async def serve():
@@ -41,9 +41,9 @@ async def test_who_left_costs_nothing_and_who_waits_is_answered():
         async with grpc.aio.insecure_channel(await address.get()) as channel:
             method = channel.unary_unary("/t/m")
 
-            async def ask(request, timeout_s):
+            async def ask(request, timeout_s, metadata=()):
                 try:
-                    await method(request, timeout=timeout_s)
+                    await method(request, timeout=timeout_s, metadata=metadata)
                 except grpc.aio.AioRpcError as failure:
                     return failure.code().name
                 return "OK"
@@ -53,6 +53,8 @@ async def test_who_left_costs_nothing_and_who_waits_is_answered():
             gone = [asyncio.create_task(ask(b"gone", 0.3)) for _ in range(N_GONE)]
             patient = [asyncio.create_task(ask(b"patient", 60)) for _ in range(N_PATIENT)]
             assert set(await asyncio.gather(*gone)) == {"DEADLINE_EXCEEDED"}
+            # refused by gRPC itself, which reads a connection in order: it knows who has left
+            assert await ask(b"", 60, (("large", "x" * (1 << 15)),)) == "RESOURCE_EXHAUSTED"
             go_on.set()
             assert set(await asyncio.gather(blocking, *patient)) == {"OK"}
     finally:

@@ -4,6 +4,7 @@ import logging
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import grpc
@@ -13,9 +14,10 @@ import trustme
 from bench.otlp_receiver import Receiver
 from shoal.errors import ConfigError, UnavailableError
 from shoal.rpc import metrics
+from shoal.tracing import export
 from shoal.tracing.collector import Collector, check_collector
 from shoal.tracing.context import SpanContext
-from shoal.tracing.export import FLUSH_S, SpanSender
+from shoal.tracing.export import SpanSender
 from shoal.tracing.shared import shared_call, shared_span
 from shoal.tracing.spans import Trace
 
@@ -34,13 +36,20 @@ def request(emit, *, trace_id=7, n_stages=3, parent=None) -> Trace:
     return trace
 
 
-def until(is_so, within_s=20.0):
+def until(is_so, within_s=60.0):
     end_s = time.monotonic() + within_s
     while not is_so():
         assert time.monotonic() < end_s, "it never became so"
         time.sleep(0.01)
 
 
+@pytest.fixture
+def long_flush(monkeypatch):
+    """What is sent arrives before the end, however slow this machine is."""
+    monkeypatch.setattr(export, "FLUSH_S", 60.0)
+
+
+@pytest.mark.usefixtures("long_flush")
 def test_a_collector_gets_the_spans_as_they_were():
     """Ids, times, parents, links, attributes and the service's name cross OpenTelemetry's wire."""
     parent = SpanContext(7, 99, is_sampled=True, state="vendor=1")
@@ -76,16 +85,10 @@ def test_a_collector_that_is_gone_costs_spans_and_one_line(caplog):
         with caplog.at_level(logging.INFO):
             sender = SpanSender(Collector(address=address), "shard", max_queued=600)
             n_sent = 0
-            slowest_s = 0.0
             for _ in range(500):
-                begun_s = time.monotonic()
                 request(sender.send)
-                slowest_s = max(slowest_s, time.monotonic() - begun_s)
                 n_sent += 4
-            assert slowest_s < 5.0, "an export takes ten seconds to give up"
-            begun_s = time.monotonic()
             sender.close()
-            assert time.monotonic() - begun_s < FLUSH_S + 5.0
             until(lambda: dropped() - before == n_sent)
     told = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
     assert len([line for line in told if "serving goes on" in line]) == 1, told
@@ -93,6 +96,31 @@ def test_a_collector_that_is_gone_costs_spans_and_one_line(caplog):
     assert all(address in line for line in told)
 
 
+def test_nobody_waits_for_a_collector_that_never_answers(monkeypatch):
+    """Neither who sends spans nor the end of a process: both are over while the export hangs."""
+    monkeypatch.setattr(export, "FLUSH_S", 0.05)
+    answers, asked, over = threading.Event(), threading.Event(), threading.Event()
+    with Receiver() as receiver:
+        sender = SpanSender(Collector(address=receiver.address), "shard", max_queued=600)
+        to_receiver = sender._exporter.export
+
+        def hang(spans):
+            asked.set()
+            answers.wait(60)
+            over.set()
+            return to_receiver(spans)
+
+        monkeypatch.setattr(sender._exporter, "export", hang)
+        for _ in range(500):
+            request(sender.send)
+        assert asked.wait(60)
+        sender.close()
+        assert not over.is_set()
+        answers.set()
+        until(lambda: not any(thread.name == "last-spans" for thread in threading.enumerate()))
+
+
+@pytest.mark.usefixtures("long_flush")
 def test_a_full_queue_drops_what_is_new():
     """A bound on memory, whatever the load: what has room goes, the rest is counted."""
     with Receiver() as receiver:
@@ -105,7 +133,7 @@ def test_a_full_queue_drops_what_is_new():
     assert receiver.n_spans == 4
 
 
-def test_a_collector_of_a_known_authority_gets_them_in_tls(tmp_path):
+def test_a_collector_of_a_known_authority_gets_them_in_tls(tmp_path, monkeypatch):
     """With --traces-ca nothing goes in plaintext, and to nobody else."""
     authority, stranger = trustme.CA(), trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
@@ -117,6 +145,8 @@ def test_a_collector_of_a_known_authority_gets_them_in_tls(tmp_path):
             collector = Collector(address=receiver.address, ca=tmp_path / "ca.pem")
             sender = SpanSender(collector, "shard")
             request(sender.send)
+            if n_spans:
+                monkeypatch.setattr(export, "FLUSH_S", 60.0)  # as `long_flush`
             sender.close()
             assert receiver.n_spans == n_spans
 

@@ -317,12 +317,13 @@ def two_processes(bert_like, language, tmp_path_factory) -> Path:
         env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=240,
     )
     assert launched.returncode == 0, launched.stderr
     return folder
 
 
+@pytest.mark.timeout(300)  # two processes import torch
 def test_two_processes_learn_what_one_does(bert_like, language, two_processes):
     """Negatives of the other process count in full: the summed gradients are the whole batch's."""
     towers, batch = load(bert_like, shared=False), batch_of(language)
@@ -335,6 +336,7 @@ def test_two_processes_learn_what_one_does(bert_like, language, two_processes):
     assert expected.keys() <= found.keys()
 
 
+@pytest.mark.timeout(300)
 def test_a_training_of_two_processes_is_that_of_one(bert_like, language, two_processes, tmp_path):
     """From the split to the models: the same batches, losses and validations, the same vectors.
 

@@ -25,7 +25,7 @@ from shoal.formats.versions import load_manifest
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "tests" / "fakes" / "counted_build.py"
-PATIENCE_S = 60.0
+PATIENCE_S = 100.0
 
 
 class Undisturbed(NamedTuple):
