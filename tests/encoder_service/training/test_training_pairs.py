@@ -11,6 +11,7 @@ import torch
 
 from deploy.training.data import read_pairs
 from encoder_service.training.files import read_training_file
+from encoder_service.training.grouping import ALONE, by_title
 from encoder_service.training.loss import contrastive_loss, make_batch
 from encoder_service.training.pairs import PassageText, make_pair, share_golds
 from shoal.errors import CorpusError
@@ -30,6 +31,19 @@ def test_a_copy_of_the_answer_is_no_negative():
     assert batch.passages == (PARIS,)
     assert batch.positives.tolist() == [0, 0]
     assert batch.allowed.tolist() == [[True], [True]]
+
+
+@pytest.mark.parametrize(
+    ("text", "copy"),
+    [("Gen\u00e8ve", "Gene\u0300ve"), ("\ufb01ve", "FIVE"), ("1\u00a0000 km", "1 000\u2009km")],
+)
+def test_a_copy_that_unicode_writes_otherwise_is_a_copy(text, copy):
+    """Composed or not, ligatures, wide spaces: two crawls of one page differ in little else."""
+    batch = make_batch(
+        [make_pair("a", PassageText("", text)), make_pair("b", PassageText("", copy))],
+        n_hard_negatives=0,
+    )
+    assert len(batch.passages) == 1
 
 
 def test_other_gold_passages_and_shared_ones_are_no_negatives():
@@ -198,3 +212,20 @@ def test_a_judged_passage_must_be_in_the_corpus(tmp_path):
     (folder / "qrels.tsv").write_text("q1\tp9\t1\n")
     with pytest.raises(CorpusError, match="passage 'p9' is judged"):
         read_pairs([str(folder)])
+
+
+def test_a_source_without_a_pair_is_named(tmp_path):
+    """Beside others it would be missing silently."""
+    folder = write_beir(tmp_path / "set")
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(CorpusError, match=r"empty\.jsonl: holds no pair"):
+        read_pairs([str(folder), str(tmp_path / "empty.jsonl")])
+
+
+def test_a_title_of_one_passage_is_no_group():
+    """Its questions would fill a batch without a negative, whose loss is 0."""
+    pairs = [make_pair(f"rome {n}", ROME) for n in range(4)]
+    assert by_title(pairs, at_least=4).tolist() == [ALONE] * 4
+    pairs += [make_pair("turin", TURIN)]
+    assert set(by_title(pairs, at_least=4).tolist()) == {0}
+    assert by_title(pairs, at_least=6).tolist() == [ALONE] * 5

@@ -1,0 +1,180 @@
+"""What a training leaves in its folder, whoever else is there and whatever the disk says."""
+
+import resource
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from encoder_service.training import run
+from encoder_service.training.folder import CHECKPOINTS, REPORT, hold
+from encoder_service.training.pairs import PassageText, make_pair
+from encoder_service.training.run import TrainingPlan, train
+from encoder_service.training.settings import TrainingSettings
+from encoder_service.training.validation import split, without_questions_of
+from shoal.errors import ConfigError, LockedError, StorageError
+
+QUICK = TrainingSettings(
+    n_steps=4, batch_size=8, chunk_size=4, learning_rate=1e-3, validate_every=2,
+    checkpoint_every=2, grouping="title", block_size=4,
+)  # fmt: skip
+
+
+def ignore(_told):
+    pass
+
+
+def plan_of(model, out, pairs, **changes):
+    changes = {"settings": QUICK, "held_out_share": 0.2} | changes
+    return TrainingPlan(model=str(model), out=out, pairs=pairs, data=["x"], device="cpu", **changes)
+
+
+def weights(out):
+    return load_file(out / "model" / "model.safetensors")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(np.array_equal(one[n], other[n]) for n in one)
+
+
+@contextmanager
+def full_disk(n_bytes):
+    """No file of this process grows beyond `n_bytes`, as under a quota."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture(scope="module")
+def trained(bert_like, language, tmp_path_factory):
+    """A plan whose training is done."""
+    plan = plan_of(bert_like, tmp_path_factory.mktemp("trained") / "out", language(60))
+    train(plan, ignore, ignore)
+    return plan
+
+
+def test_models_are_whole_or_absent(trained):
+    """The disk refuses the second writing: the first one's models are there, and nothing else."""
+    before = weights(trained.out)
+    with full_disk(20_000), pytest.raises(StorageError, match=r"can't be written: File too large"):
+        train(trained, ignore, ignore)
+    assert same(weights(trained.out), before)
+    assert {path.name for path in trained.out.iterdir()} == {CHECKPOINTS, REPORT, "model"}
+
+
+def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(trained, tmp_path):
+    """And takes none of the room itself: the same command then ends as if nothing had been."""
+    plan = replace(trained, out=tmp_path / "out")
+    with ExitStack() as disk:
+
+        def fill(report):
+            if report.step == 4:
+                disk.enter_context(full_disk(20_000))
+
+        with pytest.raises(StorageError, match="File too large"):
+            train(plan, fill, ignore)
+    assert [path.name for path in (plan.out / CHECKPOINTS).glob("*step*")] == ["step-000002"]
+    train(plan, ignore, ignore)
+    assert same(weights(plan.out), weights(trained.out))
+
+
+def test_two_trainings_at_once_are_one_too_many(trained, tmp_path):
+    """Both would write the same checkpoints; the second is told, and breaks nothing."""
+    plan = replace(trained, out=tmp_path / "out")
+    with hold(plan.out):
+        for restart in (False, True):
+            with pytest.raises(LockedError, match="another process trains into it"):
+                train(replace(plan, restart=restart), ignore, ignore)
+    assert not plan.out.exists(), "who did nothing leaves nothing"
+    assert train(plan, ignore, ignore) is not None
+
+
+def test_a_refused_training_leaves_no_folder(bert_like, tmp_path):
+    """Else the next one would find a folder that isn't empty."""
+    passage = PassageText("", "A B C")
+    pairs = [make_pair(f"a {n}", passage) for n in range(40)]
+    settings = replace(QUICK, grouping="random")
+    validation = [make_pair("a b", PassageText("", "A B"))]
+    plan = plan_of(bert_like, tmp_path / "out", pairs, validation=validation, settings=settings)
+    with pytest.raises(ConfigError, match="no negatives"):
+        train(plan, ignore, ignore)
+    assert not plan.out.exists()
+
+
+def test_a_start_that_changed_makes_another_training(trained, bert_like, tmp_path):
+    """The same name, other weights: going on would mix the two."""
+    start = tmp_path / "start"
+    start.mkdir()
+    for path in bert_like.iterdir():
+        (start / path.name).write_bytes(path.read_bytes())
+    plan = replace(trained, model=str(start), out=tmp_path / "out")
+    train(plan, ignore, ignore)
+    file = start / "model.safetensors"
+    other = {name: tensor * 1.01 for name, tensor in load_file(file).items()}
+    save_file(other, file, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match="another training"):
+        train(plan, ignore, ignore)
+
+
+def test_a_training_goes_on_with_the_groups_that_it_began_with(trained, tmp_path, monkeypatch):
+    """On a GPU the vectors that topics are made of may differ in the last bits by the run."""
+    plan = replace(trained, out=tmp_path / "out")
+
+    class Killed(Exception):
+        pass
+
+    def die(report):
+        if report.step == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(plan, die, ignore)
+    monkeypatch.setattr(run, "_groups", lambda pairs, *_: np.arange(len(pairs)) % 3)
+    train(plan, ignore, ignore)
+    assert same(weights(plan.out), weights(trained.out))
+
+
+def test_a_gpu_that_is_too_small_is_told(trained, tmp_path):
+    """In place of a traceback: what to lower."""
+
+    def fill(_report):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(ConfigError, match="lower --chunk-size"):
+        train(replace(trained, out=tmp_path / "out"), fill, ignore)
+
+
+def test_batches_of_titles_need_titles(bert_like, language, tmp_path):
+    """They would be random ones, silently."""
+    settings = replace(QUICK, block_size=40)
+    plan = plan_of(bert_like, tmp_path / "out", language(60), settings=settings)
+    with pytest.raises(ConfigError, match="no title has 40 pairs"):
+        train(plan, ignore, ignore)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.05, 0.999])
+def test_two_titles_are_enough_for_a_split(language, share):
+    """Whatever the hash draws, a title is learned from and another validates."""
+    pairs = [replace(pair, group=f"t{n % 2}") for n, pair in enumerate(language(40))]
+    learned, held = split(pairs, share=share, max_questions=1000, seed=0)
+    assert {pair.group for pair in learned} | {pair.group for pair in held} == {"t0", "t1"}
+    assert len(learned) == len(held) == 20
+    alone = [pair for pair in pairs if pair.group == "t0"]
+    with pytest.raises(ConfigError, match="without one: 1"):
+        split(alone, share=share, max_questions=1000, seed=0)
+
+
+def test_what_validates_is_not_learned():
+    """A question in both files, in whatever case, is learned from neither."""
+    rome, turin = PassageText("", "Rome"), PassageText("", "Turin")
+    learned = [make_pair("Capital?", rome), make_pair("first capital?", turin)]
+    validation = [make_pair("capital?", rome)]
+    assert without_questions_of(learned, validation) == learned[1:]
+    with pytest.raises(ConfigError, match="every question of --data"):
+        without_questions_of(learned[:1], validation)
