@@ -94,7 +94,7 @@ def train(
         raise ConfigError(
             f"a batch of {plan.settings.batch_size} pairs can't be shared by {world.size} processes"
         )
-    pairs, held_pairs = _parts(plan)
+    pairs, held_pairs = parts_of(plan)
     held_out = held_out_of(held_pairs)
     source = find_model(plan.model)
     towers = _load(plan, source, world)  # a wrong model costs no training that is there already
@@ -145,8 +145,13 @@ def _load(plan: TrainingPlan, source: ModelSource, world: World) -> TrainableTow
     )
 
 
-def _parts(plan: TrainingPlan) -> tuple[Sequence[TrainingPair], Sequence[TrainingPair]]:
-    """What is learned from, and what is validated with."""
+def parts_of(plan: TrainingPlan) -> tuple[Sequence[TrainingPair], Sequence[TrainingPair]]:
+    """What is learned from, and what is validated with; questions of the same words share what
+    answers them.
+
+    Raises:
+        ConfigError: nothing would be left on one side.
+    """
     if plan.validation is not None:
         validation = share_golds(plan.validation)
         return without_questions_of(share_golds(plan.pairs), validation), validation

@@ -9,12 +9,22 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from encoder_service.source import find_model
 from encoder_service.training import run
 from encoder_service.training.folder import CHECKPOINTS, REPORT, hold
+from encoder_service.training.loss import make_batch
 from encoder_service.training.pairs import PassageText, make_pair
-from encoder_service.training.run import TrainingPlan, train
-from encoder_service.training.settings import TrainingSettings
-from encoder_service.training.validation import split, without_questions_of
+from encoder_service.training.run import TrainingPlan, parts_of, train
+from encoder_service.training.settings import TrainingSettings, learning_rate_at
+from encoder_service.training.trainable import load_trainable
+from encoder_service.training.validation import (
+    Retrieval,
+    held_out_of,
+    measure,
+    split,
+    without_questions_of,
+)
+from encoder_service.training.world import World
 from shoal.errors import ConfigError, LockedError, StorageError
 
 QUICK = TrainingSettings(
@@ -122,6 +132,60 @@ def test_a_start_that_changed_makes_another_training(trained, bert_like, tmp_pat
         train(plan, ignore, ignore)
 
 
+def test_decay_pulls_matrices_to_zero_and_nothing_else(trained, bert_like, tmp_path):
+    """A word that never comes has no gradient: what its vector loses is the decay, by the formula
+    of AdamW, (1 - rate x decay) a step; norms and biases are left alone.
+    """
+    settings = replace(QUICK, weight_decay=100.0, warmup=0.0)
+    plan = replace(trained, out=tmp_path / "out", settings=settings)
+    train(plan, ignore, ignore)
+    (file,) = (plan.out / CHECKPOINTS).glob("step-*/tensors.safetensors")
+    after, before = load_file(file), load_file(bert_like / "model.safetensors")
+
+    def change(name):
+        (found,) = (key for key in after if key.startswith("weights.") and key.endswith(name))
+        return after[found], before[name]
+
+    words, of_start = change("embeddings.word_embeddings.weight")
+    expected = np.prod([1 - 100 * learning_rate_at(step, settings) for step in range(4)])
+    np.testing.assert_allclose(words[99], of_start[99] * expected, rtol=1e-4)
+    norm, of_start = change("embeddings.LayerNorm.weight")
+    assert float(np.abs(norm - of_start).max()) < 0.01
+
+
+def test_the_gradient_is_clipped_once_all_of_it_is_there(trained, tmp_path, monkeypatch):
+    """Clipped before it is summed, its length would follow the number of processes."""
+    summed = []
+
+    def sum_gradients(_world, parameters):
+        summed[:] = [each for each in parameters if each.grad is not None]
+        for each in summed:
+            each.grad *= 1e6
+
+    monkeypatch.setattr(World, "sum_gradients", sum_gradients)
+    plan = replace(trained, out=tmp_path / "out", settings=replace(QUICK, clip_norm=0.5))
+    lengths = []
+
+    def look(_report):
+        lengths.append(float(torch.stack([each.grad.norm() for each in summed]).norm()))
+
+    train(plan, look, ignore)
+    assert lengths == pytest.approx([0.5] * 4, rel=1e-3)
+
+
+def test_every_process_judges_by_the_leading_one_s_ranks(bert_like, language):
+    """Else one would stop early and the others wait for it: scores may differ in the last bits."""
+    pairs = language(10)
+
+    class Second(World):
+        def as_led(self, numbers):
+            return np.full_like(numbers, 4)
+
+    towers = load_trainable(find_model(str(bert_like)), device=torch.device("cpu"), shared=True)
+    found = measure(held_out_of(pairs), towers, Second())
+    assert found == Retrieval(success={1: 0.0, 5: 1.0, 20: 1.0}, mrr=0.25)
+
+
 def test_a_training_goes_on_with_the_groups_that_it_began_with(trained, tmp_path, monkeypatch):
     """On a GPU the vectors that topics are made of may differ in the last bits by the run."""
     plan = replace(trained, out=tmp_path / "out")
@@ -168,6 +232,21 @@ def test_two_titles_are_enough_for_a_split(language, share):
     alone = [pair for pair in pairs if pair.group == "t0"]
     with pytest.raises(ConfigError, match="without one: 1"):
         split(alone, share=share, max_questions=1000, seed=0)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_training_knows_what_answers_a_question_asked_twice(bert_like, tmp_path, apart):
+    """Planted in the data under other words' case: neither passage is the other's negative."""
+    passages = [PassageText("", f"text {n}") for n in range(40)]
+    pairs = [make_pair(f"Question {n // 2}?", passages[n]) for n in range(40)]
+    pairs[1::2] = [replace(pair, question=pair.question.upper()) for pair in pairs[1::2]]
+    validation = [make_pair("else?", passages[0])] if apart else None
+    plan = plan_of(bert_like, tmp_path, pairs, validation=validation, held_out_share=0.3)
+    learned, _ = parts_of(plan)
+    assert learned
+    assert all(len(pair.gold_keys) == 2 for pair in learned)
+    batch = make_batch(learned[:2], n_hard_negatives=0)
+    assert batch.allowed.tolist() == [[True, False], [False, True]]
 
 
 def test_what_validates_is_not_learned():
