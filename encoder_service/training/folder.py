@@ -77,6 +77,7 @@ def refuse_foreign(out: Path, identity: str) -> None:
     Raises:
         ConfigError: saying what it holds.
     """
+    _refuse_file(out)
     if (out / REPORT).is_file():
         if read_json(out / REPORT).get("identity") != identity:
             raise ConfigError(
@@ -98,6 +99,7 @@ def refuse_to_throw_away(out: Path, source: ModelSource) -> None:
     Raises:
         ConfigError: naming that.
     """
+    _refuse_file(out)
     for folder in (source.question, source.passage):
         if folder.resolve().is_relative_to(out.resolve()):
             raise ConfigError(
@@ -123,3 +125,8 @@ def throw_away(out: Path) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+
+
+def _refuse_file(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is no folder; choose another --out")

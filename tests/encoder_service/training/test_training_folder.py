@@ -117,6 +117,15 @@ def test_a_refused_training_leaves_no_folder(bert_like, tmp_path):
     assert not plan.out.exists()
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_file_is_no_folder(trained, tmp_path, restart):
+    """Said, and left as it is."""
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(ConfigError, match="is no folder"):
+        train(replace(trained, out=tmp_path / "out", restart=restart), ignore, ignore)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
 def test_a_start_that_changed_makes_another_training(trained, bert_like, tmp_path):
     """The same name, other weights: going on would mix the two."""
     start = tmp_path / "start"
