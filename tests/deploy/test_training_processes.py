@@ -110,11 +110,13 @@ def test_the_cause_is_not_who_met_a_closed_connection(codes, cause):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_none_outlives_who_started_them(tmp_path, eventually, number):
+def test_none_outlives_who_started_them(tmp_path, tmp_path_factory, eventually, number):
     """Ctrl-C, a scheduler's SIGTERM, or a kill that nobody can handle."""
+    scratch = tmp_path_factory.mktemp("scratch")
     supervisor = subprocess.Popen(
         [sys.executable, "-c", _SUPERVISES, _SLEEPS, str(tmp_path)],
         stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2],
+        env=os.environ | {"TMPDIR": str(scratch)},
     )  # fmt: skip
     try:
         eventually(lambda: len(list(tmp_path.glob("?"))) == 2)
@@ -125,6 +127,8 @@ def test_none_outlives_who_started_them(tmp_path, eventually, number):
         supervisor.wait()
     pids = [int(path.read_text()) for path in tmp_path.iterdir()]
     eventually(lambda: all(is_gone(pid) for pid in pids))
+    if number != signal.SIGKILL:
+        assert not list(scratch.iterdir())
 
 
 def test_the_place_is_told_by_the_environment():
