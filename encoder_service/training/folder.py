@@ -60,7 +60,9 @@ def hold(out: Path) -> Iterator[None]:
         except BlockingIOError:
             held = False
         if not held:
-            raise LockedError(f"{out}: another process trains into it; wait, or choose another")
+            raise LockedError(
+                f"{out}: another process trains into it; wait, or choose another --out"
+            )
         try:
             yield
         finally:

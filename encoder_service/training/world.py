@@ -112,8 +112,8 @@ def join_world(device: str = "auto") -> World:
     n_gpus = torch.cuda.device_count() if device == "auto" else 0
     if 0 < n_gpus <= int(os.environ.get("LOCAL_RANK", "0")):
         raise ConfigError(
-            f"{os.environ.get('LOCAL_WORLD_SIZE', 'as many')} processes can't share {n_gpus} "
-            "of GPUs; start one for each, or give --device cpu"
+            f"there are more processes than GPUs on this machine ({n_gpus}); start one for each, "
+            "or give --device cpu"
         )
     # where there is no GPU, accelerate has to be told that processes meet on the CPU: else each of
     # those that torchrun started takes itself for the only one

@@ -24,7 +24,7 @@ from encoder_service.training.validation import (
     split,
     without_questions_of,
 )
-from encoder_service.training.world import World
+from encoder_service.training.world import World, join_world
 from shoal.errors import ConfigError, LockedError, StorageError
 
 QUICK = TrainingSettings(
@@ -221,6 +221,14 @@ def test_a_gpu_that_is_too_small_is_told(trained, tmp_path):
 
     with pytest.raises(ConfigError, match="lower --chunk-size"):
         train(replace(trained, out=tmp_path / "out"), fill, ignore)
+
+
+def test_a_process_without_a_gpu_of_its_own_is_told(monkeypatch):
+    """Before CUDA says that a device's number is out of range."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ConfigError, match=r"more processes than GPUs on this machine \(2\)"):
+        join_world()
 
 
 def test_batches_of_titles_need_titles(bert_like, language, tmp_path):
