@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 from torch import nn
@@ -24,6 +25,9 @@ from encoder_service.source import read_json
 from shoal.errors import ConfigError
 
 _DPR = ("DPRQuestionEncoder", "DPRContextEncoder")
+_FAULTS = (
+    OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError,
+)  # fmt: skip
 _STAGE_SETTINGS = ("use_residual", "module_input_name", "module_output_name")
 
 
@@ -58,10 +62,17 @@ def load_folder(folder: Path) -> LoadedModel:
     read = _read_dpr if architectures[0] in _DPR else _read_sentence_transformer
     try:
         with _quiet_libraries():
-            return read(folder)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as failure:
+            model = read(folder)
+    except _FAULTS as failure:
         reason = str(failure).strip().partition("\n")[0]
         raise ConfigError(f"model folder {folder} can't be loaded: {reason}") from failure
+    if len(model.pretrained) <= len(set(model.pretrained.all_special_tokens)):
+        # what transformers makes where there is none: every word would be the unknown one
+        raise ConfigError(
+            f"model folder {folder} has no tokenizer: neither tokenizer.json nor a vocabulary; "
+            "save one beside the model"
+        )
+    return model
 
 
 def _read_dpr(folder: Path) -> LoadedModel:

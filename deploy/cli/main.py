@@ -100,6 +100,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(args=arguments, prog_name="shoal", standalone_mode=False)
         sys.stdout.flush()
+        if code == INTERRUPTED:  # typer makes no more of Ctrl-C
+            sys.stderr.write("shoal: error: interrupted\n")
     except BrokenPipeError:  # `shoal search ... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0

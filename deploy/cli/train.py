@@ -1,5 +1,8 @@
 """`shoal train`: a dual encoder from pairs of question and passage."""
 
+import os
+import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -7,6 +10,8 @@ import typer
 
 from deploy.cli import flags
 from deploy.cli.output import note, write, write_json, write_table
+from shoal.errors import ConfigError
+from shoal.parent import die_with_parent
 
 if TYPE_CHECKING:
     from encoder_service.training.loop import StepReport
@@ -44,10 +49,10 @@ def train(
     towers: Annotated[
         Literal["shared", "two"], typer.Option("--towers", help="One network for both, or two.")
     ] = "shared",
-    n_steps: Annotated[int, typer.Option("--steps", help="Steps of the optimizer.")] = 1000,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Pairs a step.")] = 32,
+    n_steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of the optimizer.")] = 1000,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pairs a step.")] = 32,
     chunk_size: Annotated[
-        int, typer.Option("--chunk-size", help="Texts held in memory at once (GradCache).")
+        int, typer.Option("--chunk-size", min=1, help="Texts held in memory at once (GradCache).")
     ] = 32,
     batches: Annotated[
         Literal["auto", "title", "topic", "random"],
@@ -55,17 +60,19 @@ def train(
     ] = "auto",
     block_size: Annotated[
         int | None,
-        typer.Option("--block-size", help="Pairs of one group together. Default: a batch."),
+        typer.Option("--block-size", min=1, help="Pairs of one group together. Default: a batch."),
     ] = None,
     questions_per_passage: Annotated[
         int,
         typer.Option(
             "--questions-per-passage",
+            min=1,
             help="Pairs of one passage that come together; it is encoded once for all of them.",
         ),
     ] = 1,
     n_hard_negatives: Annotated[
-        int, typer.Option("--hard-negatives", help="Hard negatives a pair, where it has some.")
+        int,
+        typer.Option("--hard-negatives", min=0, help="Hard negatives a pair, where it has some."),
     ] = 1,
     learning_rate: Annotated[
         float, typer.Option("--learning-rate", help="AdamW's, at its highest.")
@@ -84,7 +91,7 @@ def train(
         typer.Option("--temperature", help="Default: 0.05 for normalized vectors, else 1."),
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", help="Cut texts while training.")
+        int | None, typer.Option("--max-tokens", min=8, help="Cut texts while training.")
     ] = None,
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
@@ -93,21 +100,29 @@ def train(
     dropout: Annotated[
         float | None, typer.Option("--dropout", help="Share while training. Default: the model's.")
     ] = None,
-    validate_every: Annotated[int, typer.Option("--validate-every", help="Steps.")] = 100,
+    validate_every: Annotated[int, typer.Option("--validate-every", min=1, help="Steps.")] = 100,
     patience: Annotated[
-        int, typer.Option("--patience", help="Validations without a better one.")
+        int, typer.Option("--patience", min=1, help="Validations without a better one.")
     ] = 5,
-    checkpoint_every: Annotated[int, typer.Option("--checkpoint-every", help="Steps.")] = 50,
+    checkpoint_every: Annotated[int, typer.Option("--checkpoint-every", min=1, help="Steps.")] = 50,
     gradient_checkpointing: Annotated[
         bool,
         typer.Option(
             "--gradient-checkpointing", help="Compute activations twice instead of keeping them."
         ),
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of the split, the order, dropout.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Of the split, the order, dropout.")
+    ] = 0,
     device: Annotated[
         Literal["auto", "cpu"], typer.Option("--device", help="auto takes a GPU if there is one.")
     ] = "auto",
+    n_processes: Annotated[
+        int,
+        typer.Option(
+            "--processes", min=1, help="Processes that share each batch: one a GPU. Default: 1."
+        ),
+    ] = 1,
     restart: Annotated[
         bool, typer.Option("--restart", help="Throw away what --out holds of a training.")
     ] = False,
@@ -116,18 +131,17 @@ def train(
 ) -> None:
     """Train a dense dual encoder on pairs of question and passage.
 
-    A killed run goes on where it was when the same command is given again. On several GPUs:
+    A killed run goes on where it was when the same command is given again. On several machines:
     accelerate launch -m deploy.cli.main train ...
     """
     from deploy.calibration.draw import check_drawing
     from deploy.training.data import read_pairs
-    from deploy.training.draw import draw_training
-    from encoder_service.training.run import TrainingPlan
-    from encoder_service.training.run import train as run
     from encoder_service.training.settings import TrainingSettings
 
     if png is not None:
         check_drawing()
+        if not png.parent.is_dir():  # said now rather than after hours
+            raise ConfigError(f"--png {png}: there is no folder {png.parent}")
     settings = TrainingSettings(
         n_steps=n_steps,
         batch_size=batch_size,
@@ -151,12 +165,22 @@ def train(
         gradient_checkpointing=gradient_checkpointing,
     )
     settings.check()
+    _take_place(n_processes)
+    pairs = read_pairs(data)
+    validation = read_pairs(validate, split="dev") if validate else None
+
+    # torch takes seconds to come: bad data is told before
+    from deploy.training.draw import draw_training
+    from encoder_service.training.run import TrainingPlan
+    from encoder_service.training.run import train as run
+    from encoder_service.training.world import leave_world
+
     plan = TrainingPlan(
         model=model,
         out=out,
-        pairs=read_pairs(data),
+        pairs=pairs,
         data=data,
-        validation=read_pairs(validate, split="dev") if validate else None,
+        validation=validation,
         held_out_share=held_out,
         shared=towers == "shared",
         device=device,
@@ -164,11 +188,29 @@ def train(
         settings=settings,
     )
     outcome = run(plan, _tell, _tell_validation)
+    leave_world()
     if outcome is None:
         return
-    if png is not None:
-        draw_training(png, outcome.history.losses, outcome.history.validations, f"{out.name}")
     _write(outcome, as_json=as_json)
+    if png is not None:
+        draw_training(png, outcome.history.losses, outcome.history.validations, out.name)
+
+
+def _take_place(n_processes: int) -> None:
+    """Begins `n_processes` of this command, and ends as they do; in one of them, goes on."""
+    from deploy.training.processes import run_together
+    from encoder_service.training.place import has_place, parent_of
+
+    parent_pid = parent_of(os.environ)
+    if parent_pid is not None:
+        die_with_parent(parent_pid, signal.SIGKILL)
+    elif n_processes > 1 and has_place(os.environ):
+        raise ConfigError(
+            "--processes starts the processes itself; leave it out under torchrun and accelerate"
+        )
+    elif n_processes > 1:
+        command = [sys.executable, "-P", "-m", "deploy.cli.main", *sys.argv[1:]]
+        raise typer.Exit(run_together(command, n_processes, note))
 
 
 def _tell(report: "StepReport") -> None:

@@ -23,10 +23,13 @@ def read_questions(data: Path, corpus: Mapping[str, Found]) -> list[MiningQuesti
         corpus: passages by id, for a folder's judgments.
 
     Raises:
-        CorpusError: a question without a positive, or a judged passage that the corpus lacks.
+        CorpusError: no question, one without a positive, or a judged passage that the corpus lacks.
     """
     if data.is_dir():
-        return _share_golds(_of_judgments(read_set(data, split="train"), corpus, data))
+        judged = _of_judgments(read_set(data, split="train"), corpus, data)
+        if not judged:
+            raise CorpusError(f"{data}: no question has a passage that is judged to answer it")
+        return _share_golds(judged)
     if not data.name.removesuffix(".gz").endswith(".json"):
         raise CorpusError(f"{data}: --data is a BEIR folder or DPR's .json")
     records = enumerate(read_json_list(data))

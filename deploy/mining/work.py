@@ -57,13 +57,17 @@ class WorkFile:
         """Writes the output, a JSON list of `lines`, whole or not at all; the work is done."""
         partial = self._out.with_name(f".{self._out.name}.partial")
         with guard_storage(self._out):
-            with partial.open("w", encoding="utf-8") as file:
-                for number, line in enumerate(lines):
-                    file.write(("[\n" if number == 0 else ",\n") + line)
-                file.write("\n]\n")
-                file.flush()
-                os.fsync(file.fileno())  # the work file goes next: nothing else has it then
-            partial.replace(self._out)
+            try:
+                with partial.open("w", encoding="utf-8") as file:
+                    file.write("[")
+                    for number, line in enumerate(lines):
+                        file.write((",\n" if number else "\n") + line)
+                    file.write("\n]\n")
+                    file.flush()
+                    os.fsync(file.fileno())  # the work file goes next: nothing else has it then
+                partial.replace(self._out)
+            finally:  # a full disk needs its room back
+                partial.unlink(missing_ok=True)
             fsync_dir(self._out.parent)
             self._path.unlink()
 

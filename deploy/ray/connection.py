@@ -3,13 +3,12 @@
 import contextlib
 import logging
 import os
-import signal
 import socket
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deploy.interrupts import ended_as_by_ctrl_c
 from shoal.errors import ConfigError, UnavailableError
 
 if TYPE_CHECKING:
@@ -51,28 +50,10 @@ def connected(ray_address: str | None) -> Iterator[str]:
     except (ConnectionError, TimeoutError, RuntimeError, ValueError) as failure:
         raise _unreachable(str(failure).partition(". ")[0].partition("\n")[0]) from failure
     try:
-        with _ended_as_by_ctrl_c():
+        with ended_as_by_ctrl_c():  # Ray's own handler writes its stack and ends the process
             yield str(ray.get_runtime_context().gcs_address)
     finally:
         ray.shutdown()
-
-
-@contextlib.contextmanager
-def _ended_as_by_ctrl_c() -> Iterator[None]:
-    """SIGTERM and a closed terminal raise KeyboardInterrupt, so that what was begun is undone.
-
-    Ray's own handler writes its stack and ends the process on the spot.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    ours = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
-    before = {number: signal.signal(number, signal.default_int_handler) for number in ours}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def serve_client() -> Any:

@@ -22,9 +22,12 @@ def read_pairs(sources: Sequence[str], *, split: str = "train") -> list[Training
     Raises:
         CorpusError: a source that is missing, empty or broken, naming it.
     """
-    pairs = [pair for source in sources for pair in _read(source, split)]
-    if not pairs:
-        raise CorpusError("there are no training pairs; give --data FOLDER or FILE")
+    pairs: list[TrainingPair] = []
+    for source in sources:
+        found = _read(source, split)
+        if not found:
+            raise CorpusError(f"{source}: holds no pair of question and passage")
+        pairs += found
     return pairs
 
 

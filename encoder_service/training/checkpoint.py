@@ -10,7 +10,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from torch import Tensor
 from shoal.errors import ConfigError
 from shoal.formats.files import fsync_dir, guard_storage, write_durably
 
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # as Rust tells it
 _NAME = re.compile(r"step-(\d{6,})")
 
 
@@ -47,21 +49,35 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        _save_tensors(checkpoint.tensors, partial / "tensors.safetensors")
-        record = {"identity": checkpoint.identity, "state": checkpoint.state}
-        write_durably(partial / "state.json", json.dumps(record).encode())
-        partial.rename(final)
+        try:
+            _save_tensors(checkpoint.tensors, partial / "tensors.safetensors")
+            record = {"identity": checkpoint.identity, "state": checkpoint.state}
+            write_durably(partial / "state.json", json.dumps(record).encode())
+            partial.rename(final)
+        except OSError:  # a full disk needs its room back
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         fsync_dir(folder)
         for path in folder.iterdir():
             if path != final and (_NAME.fullmatch(path.name) or path.name.endswith(".partial")):
                 shutil.rmtree(path)
 
 
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+@contextmanager
+def guard_tensors(path: Path) -> Iterator[None]:
+    """Has the disk's refusals be OSErrors: safetensors has an error of its own for them."""
     try:
+        yield
+    except SafetensorError as failure:
+        told = _OS_ERROR.search(str(failure))
+        if told is None:
+            raise OSError(errno.EIO, str(failure), str(path)) from failure
+        raise OSError(int(told[1]), os.strerror(int(told[1])), str(path)) from failure
+
+
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    with guard_tensors(path):
         save_file({name: each.contiguous() for name, each in tensors.items()}, path)
-    except SafetensorError as failure:  # its own words for a full disk
-        raise OSError(errno.EIO, str(failure), str(path)) from failure
     with path.open("rb") as file:
         os.fsync(file.fileno())
 

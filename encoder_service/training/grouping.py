@@ -19,12 +19,16 @@ _PAIRS_A_TOPIC = 256
 
 
 def by_title(pairs: Sequence[TrainingPair], *, at_least: int) -> npt.NDArray[np.int64]:
-    """The number of each pair's group, ALONE for groups of fewer than `at_least` pairs."""
+    """The number of each pair's group, ALONE for groups of fewer than `at_least` pairs.
+
+    Nor is a group of one passage's questions one: they would have no negative among themselves.
+    """
     sizes = Counter(pair.group for pair in pairs)
+    n_passages = Counter(group for group, _ in {(pair.group, pair.positive_key) for pair in pairs})
     numbers = {
         group: number
         for number, group in enumerate(sorted(sizes))
-        if group and sizes[group] >= at_least
+        if group and sizes[group] >= at_least and n_passages[group] > 1
     }
     return np.array([numbers.get(pair.group, ALONE) for pair in pairs], dtype=np.int64)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from encoder_service.training.batches import plan_epoch
 from encoder_service.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from encoder_service.training.folder import CHECKPOINTS
 from encoder_service.training.gradients import add_gradients
 from encoder_service.training.loss import Batch, contrastive_loss, make_batch
 from encoder_service.training.pairs import TrainingPair
@@ -27,7 +28,6 @@ from encoder_service.training.validation import HeldOut, Retrieval, measure
 from encoder_service.training.world import World
 from shoal.errors import ConfigError
 
-CHECKPOINTS = ".checkpoints"
 _SMOOTHING = 0.05
 _NOTHING_TO_LEARN = 0.02
 _PROBED_BATCHES = 4
@@ -246,6 +246,8 @@ class Training:
                 for key, value in self._optimizer.state.get(parameter, {}).items():
                     tensors[f"optimizer.{key}.{name}"] = value
             tensors |= {f"best.{name}": value for name, value in self._best.items()}
+            # topics are made of vectors, whose last bits may differ on a GPU from run to run
+            tensors["plan.groups"] = torch.from_numpy(self._groups)
             checkpoint = Checkpoint(
                 step=step, identity=self._identity, tensors=tensors, state=asdict(self.history)
             )
@@ -255,6 +257,8 @@ class Training:
     def _resume(self) -> int:
         """Restores the newest checkpoint; the number of steps that are done."""
         found = read_checkpoint(self._folder, self._identity)
+        step = found.step if found else 0
+        self._world.require_same("checkpoints in --out, which all of them must share", str(step))
         if found is None:
             return 0
         parts: dict[str, dict[str, Tensor]] = {}
@@ -263,6 +267,7 @@ class Training:
             parts.setdefault(kind, {})[rest] = tensor
         self._restore_weights(parts["weights"])
         self._best = {name: t.to(self._towers.device) for name, t in parts["best"].items()}
+        self._groups = parts["plan"]["groups"].numpy()
         for name, tensor in parts.get("optimizer", {}).items():
             key, _, parameter_name = name.partition(".")
             parameter = self._parameters[parameter_name]

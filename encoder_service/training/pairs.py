@@ -5,6 +5,7 @@ is never taken for a negative. Pure; must not know which file a pair came from.
 """
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,7 @@ class PassageText:
 
     @property
     def key(self) -> int:
-        """64 bits of BLAKE2b over the words, in lower case and with single spaces."""
+        """64 bits of BLAKE2b over the words, as `text_key` reads them."""
         return text_key(f"{self.title} {self.text}")
 
 
@@ -41,8 +42,10 @@ class TrainingPair:
 
 
 def text_key(text: str) -> int:
-    """Equal for texts of the same words in the same order, whatever their case and spacing."""
-    words = " ".join(text.casefold().split())
+    """Equal for texts of the same words in the same order, whatever their case and spacing, and
+    however Unicode writes their letters (NFKC: composed or not, full-width, ligatures).
+    """
+    words = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest(), "big")
 
 

@@ -5,10 +5,10 @@ that sentence-transformers, `index build --model` and the encoder service read; 
 with settings and figures.
 """
 
-import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,32 @@ import numpy.typing as npt
 import torch
 
 from encoder_service.roles import Role
-from encoder_service.source import ModelSource, find_model, read_json
+from encoder_service.source import ModelSource, find_model
 from encoder_service.training import card
+from encoder_service.training.checkpoint import guard_tensors
+from encoder_service.training.folder import (
+    REPORT,
+    UNFINISHED,
+    hold,
+    identity_of,
+    refuse_foreign,
+    refuse_to_throw_away,
+    throw_away,
+)
 from encoder_service.training.grouping import by_title, by_topic, joined, needs_topics
-from encoder_service.training.loop import CHECKPOINTS, History, Tell, TellValidation, Training
+from encoder_service.training.loop import History, Tell, TellValidation, Training
 from encoder_service.training.pairs import TrainingPair, share_golds
 from encoder_service.training.settings import TrainingSettings
 from encoder_service.training.trainable import TrainableTowers, load_trainable
-from encoder_service.training.validation import HeldOut, held_out_of, split
-from encoder_service.training.world import join_world
+from encoder_service.training.validation import (
+    HeldOut,
+    held_out_of,
+    split,
+    without_questions_of,
+)
+from encoder_service.training.world import World, join_world
 from shoal.errors import ConfigError
 from shoal.formats.files import guard_storage, write_durably
-
-REPORT = "training.json"
-_OURS = {CHECKPOINTS, REPORT, "model", "question", "passage"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,19 +94,47 @@ def train(
         raise ConfigError(
             f"a batch of {plan.settings.batch_size} pairs can't be shared by {world.size} processes"
         )
-    identity = _identity(plan)
-    source = find_model(plan.model)  # a wrong name costs no training that is there already
-    if plan.restart:
-        _refuse_own_start(source, plan.out)
-        if world.leads:
-            throw_away(plan.out)
-    world.wait()
-    _refuse_foreign(plan.out, identity)
-    world.wait()  # before anybody writes there
-    pairs, held_pairs = _parts(plan)
+    pairs, held_pairs = parts_of(plan)
     held_out = held_out_of(held_pairs)
+    source = find_model(plan.model)
+    towers = _load(plan, source, world)  # a wrong model costs no training that is there already
+    identity = _identity(plan, towers)
+    world.require_same("settings, models or data", identity)
+    if plan.restart:
+        refuse_to_throw_away(plan.out, source)
+    else:
+        refuse_foreign(plan.out, identity)
+    world.wait()  # before anybody writes there
+    with hold(plan.out) if world.leads else nullcontext(), _guard_memory():
+        if plan.restart and world.leads:
+            throw_away(plan.out)
+        world.wait()
+        groups = world.as_led(_groups(pairs, towers, plan.settings))
+        training = Training(
+            towers, pairs, groups, held_out, plan.settings,
+            world=world, folder=plan.out, identity=identity,
+        )  # fmt: skip
+        training.run(tell, tell_validation)
+        if not world.leads:
+            return None
+        return _write(plan, training, towers, held_out, n_pairs=len(pairs), identity=identity)
+
+
+@contextmanager
+def _guard_memory() -> Iterator[None]:
+    """Says what to do about a GPU that is too small."""
+    try:
+        yield
+    except torch.OutOfMemoryError as failure:
+        raise ConfigError(
+            "the GPU's memory is too small for this training; lower --chunk-size or --max-tokens, "
+            "or give --gradient-checkpointing"
+        ) from failure
+
+
+def _load(plan: TrainingPlan, source: ModelSource, world: World) -> TrainableTowers:
     torch.manual_seed(plan.settings.seed)  # a plain model's missing weights are drawn at random
-    towers = load_trainable(
+    return load_trainable(
         source,
         device=world.device,
         shared=plan.shared,
@@ -103,42 +143,18 @@ def train(
         dropout=plan.settings.dropout,
         gradient_checkpointing=plan.settings.gradient_checkpointing,
     )
-    training = Training(
-        towers,
-        pairs,
-        world.as_led(_groups(pairs, towers, plan.settings)),
-        held_out,
-        plan.settings,
-        world=world,
-        folder=plan.out,
-        identity=identity,
-    )
-    training.run(tell, tell_validation)
-    if not world.leads:
-        return None
-    return _write(plan, training, towers, held_out, n_pairs=len(pairs), identity=identity)
 
 
-def throw_away(out: Path) -> None:
-    """Removes a training's own files.
+def parts_of(plan: TrainingPlan) -> tuple[Sequence[TrainingPair], Sequence[TrainingPair]]:
+    """What is learned from, and what is validated with; questions of the same words share what
+    answers them.
 
     Raises:
-        ConfigError: the folder holds anything else; nothing was removed then.
-        StorageError: it isn't ours to remove.
+        ConfigError: nothing would be left on one side.
     """
-    if not out.exists():
-        return
-    strange = sorted(path.name for path in out.iterdir() if path.name not in _OURS)
-    if strange:
-        raise ConfigError(f"{out} holds {strange[0]}, which no training wrote; nothing was removed")
-    with guard_storage(out):
-        shutil.rmtree(out)
-
-
-def _parts(plan: TrainingPlan) -> tuple[Sequence[TrainingPair], Sequence[TrainingPair]]:
-    """What is learned from, and what is validated with."""
     if plan.validation is not None:
-        return share_golds(plan.pairs), share_golds(plan.validation)
+        validation = share_golds(plan.validation)
+        return without_questions_of(share_golds(plan.pairs), validation), validation
     return split(
         share_golds(plan.pairs),
         share=plan.held_out_share,
@@ -151,6 +167,11 @@ def _groups(
     pairs: Sequence[TrainingPair], towers: TrainableTowers, settings: TrainingSettings
 ) -> npt.NDArray[np.int64]:
     titled = by_title(pairs, at_least=settings.block_size)
+    if settings.grouping == "title" and not (titled >= 0).any():
+        raise ConfigError(
+            f"no title has {settings.block_size} pairs of at least two passages, so that batches "
+            "of one title would be random ones; lower --block-size, or give --batches topic"
+        )
     if settings.grouping in {"topic", "random"}:
         titled[:] = -1
     topical = needs_topics(settings.grouping, titled)
@@ -162,22 +183,17 @@ def _groups(
     return joined(titled, topical, by_topic(vectors, seed=settings.seed))
 
 
-def _identity(plan: TrainingPlan) -> str:
-    """What makes two trainings one: model, settings, and every word of the data in its order."""
-    digest = hashlib.sha256()
+def _identity(plan: TrainingPlan, towers: TrainableTowers) -> str:
     about = {
         "model": plan.model,
+        # by what it is, too: another training may have written it anew
+        "fingerprints": [towers.question.fingerprint, towers.passage.fingerprint],
         "shared": plan.shared,
         "held_out_share": plan.held_out_share,
         "max_validation_questions": plan.max_validation_questions,
         "settings": asdict(plan.settings),
     }
-    digest.update(json.dumps(about, sort_keys=True).encode())
-    for pair in [*plan.pairs, *(plan.validation or ())]:
-        passages = [(p.title, p.text) for p in (pair.positive, *pair.hard_negatives)]
-        words = (pair.question, passages, sorted(pair.gold_keys), pair.group)
-        digest.update(json.dumps(words).encode())
-    return digest.hexdigest()
+    return identity_of(about, [*plan.pairs, *(plan.validation or ())])
 
 
 def _write(
@@ -189,49 +205,29 @@ def _write(
     n_pairs: int,
     identity: str,
 ) -> TrainingOutcome:
-    """Writes the models, what made them, and a card for each."""
-    with guard_storage(plan.out):
-        folders = towers.save(plan.out)
-        outcome = TrainingOutcome(
-            folders=folders,
-            model=",".join(str(folder) for folder in folders.values()),
-            history=training.history,
-            n_pairs=n_pairs,
-            n_validation_questions=len(held_out.questions),
-            n_validation_passages=len(held_out.passages),
-        )
-        about = _about(plan, training, outcome, identity)
-        write_durably(plan.out / REPORT, json.dumps(about, indent=2).encode())
-        for name, folder in folders.items():
-            write_durably(folder / "README.md", card.describe(name, about).encode())
+    """Writes the models with a card for each, whole or not at all, and what made them."""
+    folders = {name: plan.out / name for name in towers.networks()}
+    outcome = TrainingOutcome(
+        folders=folders,
+        model=",".join(str(folder) for folder in folders.values()),
+        history=training.history,
+        n_pairs=n_pairs,
+        n_validation_questions=len(held_out.questions),
+        n_validation_passages=len(held_out.passages),
+    )
+    about = _about(plan, training, outcome, identity)
+    unfinished = plan.out / UNFINISHED
+    with guard_storage(plan.out), guard_tensors(unfinished):
+        try:
+            for name, folder in towers.save(unfinished).items():
+                write_durably(folder / "README.md", card.describe(name, about).encode())
+            for name, folder in folders.items():
+                shutil.rmtree(folder, ignore_errors=True)
+                (unfinished / name).rename(folder)
+            write_durably(plan.out / REPORT, json.dumps(about, indent=2).encode())
+        finally:  # a full disk needs its room back
+            shutil.rmtree(unfinished, ignore_errors=True)
     return outcome
-
-
-def _refuse_own_start(source: ModelSource, out: Path) -> None:
-    """Refuses to throw away the very model that is to be trained."""
-    for folder in (source.question, source.passage):
-        if folder.resolve().is_relative_to(out.resolve()):
-            raise ConfigError(
-                f"the training starts from {folder}, which --restart would throw away; choose "
-                "another --out"
-            )
-
-
-def _refuse_foreign(out: Path, identity: str) -> None:
-    """Refuses a folder that holds anything but this very training."""
-    if (out / REPORT).is_file():
-        if read_json(out / REPORT).get("identity") != identity:
-            raise ConfigError(
-                f"{out} holds another training's models; choose another --out, or --restart to "
-                "throw them away"
-            )
-    elif (
-        out.exists()
-        and any(out.iterdir())
-        # models without a report: killed while they were written, after the last checkpoint
-        and not ((out / CHECKPOINTS).is_dir() and {path.name for path in out.iterdir()} <= _OURS)
-    ):
-        raise ConfigError(f"{out} is not empty and holds no training; choose another --out")
 
 
 def _about(

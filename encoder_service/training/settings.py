@@ -1,5 +1,6 @@
 """How to train: the settings of one run, checked, and the learning rate of each step. Pure."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -54,13 +55,13 @@ class TrainingSettings:
         }  # fmt: skip
         values = asdict(self)
         for name, minimum in least.items():
-            if not values[name] >= minimum:  # NaN neither
-                raise ConfigError(f"{name} is {values[name]}; it must be at least {minimum}")
+            if not minimum <= values[name] < math.inf:  # NaN neither
+                raise ConfigError(f"{name} is {values[name]}; it must be {minimum} or more, finite")
         if self.seed > _MAX_SEED:
             raise ConfigError(f"seed is {self.seed}; it must be at most {_MAX_SEED}")
         for name in ("learning_rate", "clip_norm", "temperature"):
-            if values[name] is not None and not values[name] > 0:
-                raise ConfigError(f"{name} is {values[name]}; it must be above 0")
+            if values[name] is not None and not 0 < values[name] < math.inf:
+                raise ConfigError(f"{name} is {values[name]}; it must be above 0, and finite")
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"warmup is {self.warmup}; it must be 0 or more, and below 1")
         if self.grouping == "random" and self.questions_per_passage > 1:

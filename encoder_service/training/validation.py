@@ -42,17 +42,19 @@ def split(
 ) -> tuple[list[TrainingPair], list[TrainingPair]]:
     """Pairs to learn from, and pairs held out: whole groups, chosen by a hash of their names.
 
-    Pairs without a group go by their passage. No question is on both sides, and no gold passage of
-    a question that is held out is learned from, be it as a hard negative. At most `max_questions`
-    pairs are held out; the others of their groups are left out of both.
+    Pairs without a group go by their passage. Of few groups, of which the hash draws none (or all),
+    the one that is nearest goes to the empty side. No question is on both sides, and no gold
+    passage of a question that is held out is learned from, be it as a hard negative. At most
+    `max_questions` pairs are held out; the others of their groups are left out of both.
 
     Raises:
         ConfigError: nothing would be left on one side.
     """
     if not 0 < share < 1:
         raise ConfigError(f"the held-out share is {share}; it must be between 0 and 1")
-    bound = share * 2**64
-    held = [_draw(pair.group or str(pair.positive_key), seed) < bound for pair in pairs]
+    draws = [_draw(pair.group or str(pair.positive_key), seed) for pair in pairs]
+    bound = _between(share * 2**64, sorted(set(draws)))
+    held = [draw < bound for draw in draws]
     held_pairs = [pair for pair, is_held in zip(pairs, held, strict=True) if is_held]
     held_golds = frozenset[int]().union(*(pair.gold_keys for pair in held_pairs))
     held_questions = {text_key(pair.question) for pair in held_pairs}
@@ -68,13 +70,29 @@ def split(
     ]
     if not held_pairs or not learned:
         raise ConfigError(
-            f"{len(pairs)} pairs can't be split into a part to learn from and a part to validate "
-            "with; give more data, or --validate with a set of its own"
+            f"the data (pairs: {len(pairs):,}; titles, or passages without one: "
+            f"{len(set(draws)):,}) can't be split into a part to learn from and a part to validate "
+            "with; give more, or --validate with a set of its own"
         )
     if len(held_pairs) > max_questions:
         held_pairs.sort(key=lambda pair: _draw(pair.question, seed))
         held_pairs = held_pairs[:max_questions]
     return learned, held_pairs
+
+
+def without_questions_of(
+    pairs: Sequence[TrainingPair], validation: Sequence[TrainingPair]
+) -> list[TrainingPair]:
+    """The pairs whose questions are none of `validation`'s: who learned them isn't tested by them.
+
+    Raises:
+        ConfigError: there are no others.
+    """
+    asked = {text_key(pair.question) for pair in validation}
+    others = [pair for pair in pairs if text_key(pair.question) not in asked]
+    if not others:
+        raise ConfigError("every question of --data is one of --validate; give other questions")
+    return others
 
 
 def held_out_of(pairs: Sequence[TrainingPair]) -> HeldOut:
@@ -139,6 +157,13 @@ def _encode(
     own = parts[world.rank]
     vectors = towers.encode_all(role, texts[own], None if titles is None else titles[own])
     return world.gather_rows(vectors, [part.stop - part.start for part in parts])
+
+
+def _between(bound: float, draws: Sequence[int]) -> float:
+    """`bound`, or the nearest to it that parts the sorted `draws` in two, where there are two."""
+    if len(draws) < 2:
+        return bound
+    return min(max(bound, draws[0] + 1), draws[-1])
 
 
 def _draw(name: str, seed: int) -> int:

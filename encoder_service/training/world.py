@@ -1,10 +1,12 @@
 """The processes that train together: one of many, or the only one.
 
-Started by `accelerate launch` or torchrun, which tell a process its place by the environment. Every
-process holds the same weights and the same plan, so that vectors and gradients are all they tell
-each other.
+Started by `shoal train --processes`, `accelerate launch` or torchrun, which tell a process its
+place by the environment. Every process holds the same weights and the same plan, so that vectors
+and gradients are all they tell each other.
 """
 
+import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +16,9 @@ import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor
+
+from encoder_service.training.place import meeting_of
+from shoal.errors import ConfigError
 
 _CPU = torch.device("cpu")
 
@@ -49,10 +54,20 @@ class World:
         return torch.cat([part[:n] for part, n in zip(parts, n_rows, strict=True)])
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replaces each gradient by its sum over all processes."""
+        """Replaces each gradient by its sum over all processes.
+
+        What no process has a gradient for stays without: of zeros the optimizer's decay would make
+        a change, which one process alone doesn't.
+        """
         if self.size == 1:
             return
-        for parameter in parameters:
+        listed = list(parameters)
+        reached = torch.tensor([each.grad is not None for each in listed], device=self.device)
+        reached = reached.to(torch.int32)
+        dist.all_reduce(reached)
+        for parameter, n_processes in zip(listed, reached.tolist(), strict=True):
+            if not n_processes:
+                continue
             if parameter.grad is None:  # every process must take part, whatever it computed
                 parameter.grad = torch.zeros_like(parameter)
             dist.all_reduce(parameter.grad)
@@ -65,6 +80,20 @@ class World:
         dist.broadcast(told, src=0)
         return told.cpu().numpy()
 
+    def require_same(self, what: str, value: str) -> None:
+        """Refuses, in every process, to go on where not all of them have the same `value`.
+
+        Raises:
+            ConfigError: naming `what` differs.
+        """
+        digest = hashlib.blake2b(value.encode(), digest_size=7).digest()
+        own = torch.tensor([[int.from_bytes(digest, "big")]], device=self.device)
+        told = self.gather_rows(own, [1] * self.size)
+        if bool((told != told[0]).any()):
+            raise ConfigError(
+                f"the {self.size} processes have different {what}; give all of them the same"
+            )
+
     def wait(self) -> None:
         """Until every process is here."""
         if self.size > 1:
@@ -76,8 +105,24 @@ def join_world(device: str = "auto") -> World:
 
     Args:
         device: "auto" takes a GPU where there is one; "cpu" doesn't.
+
+    Raises:
+        ConfigError: this machine has more processes than GPUs.
     """
+    n_gpus = torch.cuda.device_count() if device == "auto" else 0
+    if 0 < n_gpus <= int(os.environ.get("LOCAL_RANK", "0")):
+        raise ConfigError(
+            f"there are more processes than GPUs on this machine ({n_gpus}); start one for each, "
+            "or give --device cpu"
+        )
     # where there is no GPU, accelerate has to be told that processes meet on the CPU: else each of
     # those that torchrun started takes itself for the only one
-    state = PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
+    cpu = device == "cpu" or not torch.accelerator.is_available()
+    state = PartialState(cpu=cpu, **meeting_of(os.environ))
     return World(rank=state.process_index, size=state.num_processes, device=state.device)
+
+
+def leave_world() -> None:
+    """Ends what `join_world` began: torch warns of processes that end without."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

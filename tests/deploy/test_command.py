@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+import typer
 
 from deploy.cli.main import explain, run
 from deploy.cli.output import counted, progress, write_json, write_table
@@ -133,6 +134,18 @@ def test_a_bug_is_told_in_one_line():
     assert explain(KeyboardInterrupt()) == ("interrupted", 130)
     named = errors.NotFoundError("no index 'x'", request_id="r")
     assert explain(named) == ("no index 'x' (request r)", 66)
+
+
+def test_ctrl_c_is_told_in_one_line(failing, monkeypatch):
+    """The command's own exit code, and words: a script's log shows who ended it."""
+    app = typer.Typer(pretty_exceptions_enable=False)
+
+    @app.command()
+    def works() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("deploy.cli.main.app", app)
+    assert failing() == (130, "shoal: error: interrupted")
 
 
 def test_a_missing_extra_is_named():

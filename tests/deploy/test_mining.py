@@ -1,6 +1,7 @@
 """Hard negatives: what is left out and why, and a mining that is killed and goes on."""
 
 import json
+import resource
 import signal
 
 import pytest
@@ -9,7 +10,7 @@ from deploy.mining.choose import BM25, CLUSTER, MiningQuestion, choose, key_of
 from deploy.mining.questions import read_questions
 from deploy.mining.work import WorkFile
 from encoder_service.training.files import read_training_file
-from shoal.errors import ConfigError, CorpusError, LockedError
+from shoal.errors import ConfigError, CorpusError, LockedError, StorageError
 from shoal.evaluation.rankings import Found
 
 GOLD = Found("gold", 0.8, "T", "the right one")
@@ -87,6 +88,14 @@ def test_a_question_without_a_positive_is_refused(tmp_path, positives):
         read_questions(tmp_path / "a.json", {})
 
 
+def test_judgments_that_find_nothing_relevant_are_refused(tmp_path):
+    """The output would be a list of nothing, which no training takes."""
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "who?"}\n')
+    (tmp_path / "qrels.tsv").write_text("q\tp\t0\n")
+    with pytest.raises(CorpusError, match="judged to answer"):
+        read_questions(tmp_path, {"p": GOLD})
+
+
 def test_a_torn_line_is_cut_off(tmp_path):
     """A kill in the middle of a write loses that question alone; other work is refused."""
     out = tmp_path / "out.json"
@@ -104,6 +113,24 @@ def test_a_torn_line_is_cut_off(tmp_path):
         work.finish(json.dumps(record) for record in work.records())
     assert json.loads(out.read_text()) == [{"n": 0}, {"n": 1}, {"n": 2}]
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+
+
+def test_an_output_that_finds_no_room_leaves_nothing_half_written(tmp_path):
+    """The work stays, the room is given back, and the same command ends it."""
+    out = tmp_path / "out.json"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with WorkFile(out, "mine") as work:
+        work.append([{"n": 0}])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))
+        try:
+            with pytest.raises(StorageError, match="File too large"):
+                work.finish(["0" * 100_000])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json.work"]
+    with WorkFile(out, "mine") as work:
+        work.finish([])
+    assert json.loads(out.read_text()) == []
 
 
 def test_work_is_thrown_away_by_its_holder_alone(tmp_path):

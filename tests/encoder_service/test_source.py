@@ -1,10 +1,12 @@
 """What is never loaded: pickle, a model's own code, and what is not a model."""
 
 import json
+import os
 
 import pytest
 
 from encoder_service.source import find_model
+from encoder_service.towers import load_towers
 from shoal.errors import ConfigError
 
 
@@ -124,8 +126,23 @@ def test_folders_become_absolute(plain_model, monkeypatch):
 
 def test_towers_must_agree(tmp_path, model_maker, plain_model):
     """Two models whose vectors have different lengths are not a pair."""
-    from encoder_service.towers import load_towers
-
     other = model_maker["plain"](tmp_path / "wide", hidden_size=64)
     with pytest.raises(ConfigError, match="must agree"):
         load_towers(find_model(f"{plain_model},{other}"))
+
+
+def test_a_model_without_a_tokenizer_is_refused(tmp_path, model_maker):
+    """transformers makes one that knows no word: every text would have the same vector."""
+    folder = model_maker["plain"](tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    with pytest.raises(ConfigError, match="has no tokenizer"):
+        load_towers(find_model(str(folder)))
+
+
+def test_weights_that_are_torn_are_told(tmp_path, model_maker):
+    """A download that broke off: one line that names the folder, and no traceback."""
+    folder = model_maker["plain"](tmp_path)
+    os.truncate(folder / "model.safetensors", 500)
+    with pytest.raises(ConfigError, match="can't be loaded"):
+        load_towers(find_model(str(folder)))

@@ -11,6 +11,7 @@ import torch
 
 from deploy.training.data import read_pairs
 from encoder_service.training.files import read_training_file
+from encoder_service.training.grouping import ALONE, by_title, by_topic, joined, needs_topics
 from encoder_service.training.loss import contrastive_loss, make_batch
 from encoder_service.training.pairs import PassageText, make_pair, share_golds
 from shoal.errors import CorpusError
@@ -30,6 +31,19 @@ def test_a_copy_of_the_answer_is_no_negative():
     assert batch.passages == (PARIS,)
     assert batch.positives.tolist() == [0, 0]
     assert batch.allowed.tolist() == [[True], [True]]
+
+
+@pytest.mark.parametrize(
+    ("text", "copy"),
+    [("Gen\u00e8ve", "Gene\u0300ve"), ("\ufb01ve", "FIVE"), ("1\u00a0000 km", "1 000\u2009km")],
+)
+def test_a_copy_that_unicode_writes_otherwise_is_a_copy(text, copy):
+    """Composed or not, ligatures, wide spaces: two crawls of one page differ in little else."""
+    batch = make_batch(
+        [make_pair("a", PassageText("", text)), make_pair("b", PassageText("", copy))],
+        n_hard_negatives=0,
+    )
+    assert len(batch.passages) == 1
 
 
 def test_other_gold_passages_and_shared_ones_are_no_negatives():
@@ -97,6 +111,19 @@ def test_the_loss_is_the_formula():
         ]
     )
     assert float(judged.loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_accuracy_counts_questions_whose_passage_is_best_of_what_is_allowed():
+    """Another right answer that scores higher is no miss; a wrong one is."""
+    pairs = [
+        make_pair("a capital of Italy?", ROME, golds=[TURIN]),
+        make_pair("the first?", TURIN),
+        make_pair("capital of France?", PARIS),
+    ]
+    batch = make_batch(pairs, n_hard_negatives=0)
+    questions = torch.tensor([[0.2, 0.9, 0.1], [0.1, 0.9, 0.3], [0.0, 0.6, 0.5]])
+    judged = contrastive_loss(questions, torch.eye(3), batch, temperature=1.0)
+    assert judged.accuracy == pytest.approx(2 / 3)
 
 
 def test_dpr_json_is_read(tmp_path):
@@ -198,3 +225,42 @@ def test_a_judged_passage_must_be_in_the_corpus(tmp_path):
     (folder / "qrels.tsv").write_text("q1\tp9\t1\n")
     with pytest.raises(CorpusError, match="passage 'p9' is judged"):
         read_pairs([str(folder)])
+
+
+def test_a_source_without_a_pair_is_named(tmp_path):
+    """Beside others it would be missing silently."""
+    folder = write_beir(tmp_path / "set")
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(CorpusError, match=r"empty\.jsonl: holds no pair"):
+        read_pairs([str(folder), str(tmp_path / "empty.jsonl")])
+
+
+def test_a_title_of_one_passage_is_no_group():
+    """Its questions would fill a batch without a negative, whose loss is 0."""
+    pairs = [make_pair(f"rome {n}", ROME) for n in range(4)]
+    assert by_title(pairs, at_least=4).tolist() == [ALONE] * 4
+    pairs += [make_pair("turin", TURIN)]
+    assert set(by_title(pairs, at_least=4).tolist()) == {0}
+    assert by_title(pairs, at_least=6).tolist() == [ALONE] * 5
+
+
+def test_auto_groups_by_title_and_the_rest_by_topic():
+    """Pairs that no title groups go by the topics of their questions, in numbers of their own."""
+    titled = np.array([0, ALONE, 1, ALONE, 0])
+    by_setting = {name: needs_topics(name, titled).tolist() for name in ("auto", "title", "topic")}
+    assert by_setting == {
+        "auto": [False, True, False, True, False],
+        "title": [False] * 5,
+        "topic": [True] * 5,
+    }
+    groups = joined(titled, needs_topics("auto", titled), np.array([0, 3]))
+    assert groups.tolist() == [0, 2, 1, 5, 0]
+
+
+def test_topics_are_of_questions_that_lie_near_each_other():
+    """Some 256 questions a topic: two far clouds of them are two topics."""
+    rng = np.random.default_rng(0)
+    cloud = np.repeat(np.eye(8, dtype=np.float32)[:2], 256, axis=0)
+    topics = by_topic(cloud + rng.normal(0, 0.01, cloud.shape).astype(np.float32), seed=0)
+    assert len(set(topics[:256].tolist())) == len(set(topics[256:].tolist())) == 1
+    assert topics[0] != topics[-1]

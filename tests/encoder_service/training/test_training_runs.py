@@ -172,6 +172,20 @@ def test_it_stops_when_nothing_gets_better(bert_like, language, tmp_path):
     assert len(outcome.history.losses) == 3
 
 
+def test_patience_is_counted_from_the_best(bert_like, language, tmp_path, monkeypatch):
+    """Whoever still gets better goes on: the best is after 3 steps, and two more are given."""
+    figures = iter([0.1, 0.2, 0.3, 0.5, 0.4, 0.5, 0.9])
+
+    def told(*_):
+        return Retrieval(success={1: 0.0}, mrr=next(figures))
+
+    monkeypatch.setattr(loop, "measure", told)
+    settings = replace(QUICK, n_steps=40, validate_every=1, patience=2)
+    outcome = train(plan_of(bert_like, tmp_path / "out", language(60), settings), ignore, ignore)
+    assert outcome.history.best["step"] == 3
+    assert len(outcome.history.losses) == 5
+
+
 def test_what_is_written_is_the_best_not_the_last(bert_like, language, tmp_path, monkeypatch):
     """Validated after 0, 3 and 6 steps, best after 3: those are the weights in the folder."""
     figures = iter([0.1, 0.5, 0.2])
@@ -212,7 +226,7 @@ def test_killed_while_the_models_are_written_it_goes_on(bert_like, language, tmp
         patch.setattr(card, "describe", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(plan, ignore, ignore)
-    (tmp_path / "out" / "training.json").unlink()
+    assert not (tmp_path / "out" / "training.json").exists()
     steps = []
     outcome = train(plan, lambda report: steps.append(report.step), ignore)
     assert not steps
