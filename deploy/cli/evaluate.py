@@ -7,10 +7,11 @@ import typer
 
 from deploy.cli import flags
 from deploy.cli.credentials import credentials_for, with_credentials
-from deploy.cli.evaluate_output import write_results
+from deploy.cli.evaluate_output import note_what_is_odd, write_results
 from deploy.cli.output import progress
 from shoal.credentials import Credentials
 from shoal.errors import ConfigError
+from shoal.formats.files import check_writable
 
 if TYPE_CHECKING:
     from deploy.evaluation.run import SetResult
@@ -101,6 +102,7 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Measure retrieval quality through a running cluster, and beside sparse baselines."""
     from deploy.evaluation.run import measure_sets
+    from shoal.evaluation.metrics import split_metrics
     from shoal.evaluation.score import EvalPlan
     from shoal.evaluation.sparse import parse_baselines
 
@@ -117,7 +119,7 @@ def evaluate(
         "exact": exact or None,
         "target_recall": target_recall,
     }
-    names = tuple(metrics.replace(",", " ").split())
+    names = split_metrics(metrics)
     plan = None
     if not offline:
         address = flags.find_target(target, name)
@@ -133,6 +135,9 @@ def evaluate(
     sources = _sources(queries, qrels, sets, "" if waterfall else index)
     if (run or dpr_json) and len(sources) > 1:
         raise ConfigError("--run and --dpr-json take one set; measure each by itself")
+    for path in (run, dpr_json, png):
+        if path is not None:
+            check_writable(path)
     if waterfall:
         from deploy.cli.waterfall import WaterfallFlags, explain
 
@@ -140,7 +145,6 @@ def evaluate(
         return
     with progress() as show:
         results = measure_sets(sources, plan, names, k, baselines, corpus or "", show)
-    _write_files(results[0], run, dpr_json)
     write_results(
         results,
         compared_by=names[0] if compare else "",
@@ -148,6 +152,9 @@ def evaluate(
         exact=exact,
         as_json=as_json,
     )
+    note_what_is_odd(results)
+    # behind the figures, which a file that can't be written must not cost
+    _write_files(results[0], run, dpr_json)
 
 
 def _sources(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from deploy.cli.output import write, write_json, write_table
+from deploy.cli.output import note, write, write_json, write_table
 
 if TYPE_CHECKING:
     from deploy.evaluation.run import SetResult
@@ -34,6 +34,18 @@ def write_results(
             write(f"{prefix}{about}")
         if compared_by:
             _write_comparisons(result, compared_by, n_examples)
+
+
+def note_what_is_odd(results: "Sequence[SetResult]") -> None:
+    """Tells people, beside the figures, of searchers that most likely search something else."""
+    from deploy.evaluation.run import searchers_in_the_dark
+
+    for result in results:
+        for searcher in searchers_in_the_dark(result):
+            note(
+                f"note: {searcher} found none of the passages that {result.source.questions.name} "
+                "judges; are they in what it searches, under the same ids?"
+            )
 
 
 def _rows(scored: "Scored") -> list[tuple[str, str, str]]:
@@ -145,5 +157,6 @@ def _about(report: "EvalReport") -> dict[str, Any]:
         "candidates": report.candidates,
         "coverage": report.coverage,
         "n_truncated": report.n_truncated,
+        "n_shrunk": report.n_shrunk,
         "queries_per_s": round(report.queries_per_s, 1),
     }

@@ -1,11 +1,12 @@
 """The waterfall as a PNG: a bar a step, hanging from the level before it."""
 
+import io
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from deploy.evaluation.waterfall import Level
-from shoal.formats.files import guard_storage
+from shoal.formats.files import guard_storage, write_durably
 
 _LOST, _WON, _WHOLE = "tab:red", "tab:green", "tab:blue"
 
@@ -40,5 +41,7 @@ def draw_waterfall(path: Path, levels: Sequence[Level], title: str) -> None:
         panel.grid(visible=True, axis="x", alpha=0.3)
     panels[0].invert_yaxis()
     figure.suptitle(title)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=120, format="png")
     with guard_storage(path):
-        figure.savefig(path, dpi=120, format="png")
+        write_durably(path, drawn.getvalue())

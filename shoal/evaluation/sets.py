@@ -87,7 +87,8 @@ def read_files(queries: Path, qrels: Path | None, name: str = "") -> QuestionSet
 
 
 def read_answers(path: Path) -> dict[str, tuple[str, ...]]:
-    """Answers by query id, of a JSONL whose objects have `answers`, or `metadata.answers`.
+    """Answers by query id, of a JSONL whose objects have `answers`, or `metadata.answers`; a
+    question with an empty list of them has none.
 
     Raises:
         CorpusError: answers that are no texts, or have no word in them.
@@ -104,8 +105,8 @@ def read_answers(path: Path) -> dict[str, tuple[str, ...]]:
         given = record.get(
             "answers", metadata.get("answers") if isinstance(metadata, dict) else None
         )
-        if given is not None:
-            found[str(record.get("_id", record.get("id")))] = _answers(given, where)
+        if given is not None and (answers := _answers(given, where)):
+            found[str(record.get("_id", record.get("id")))] = answers
     return found
 
 

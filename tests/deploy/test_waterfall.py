@@ -1,7 +1,7 @@
 """The waterfall: its steps add up, and each search is what numpy and faiss find by themselves."""
 
+import errno
 import itertools
-from types import SimpleNamespace
 
 import faiss
 import numpy as np
@@ -13,7 +13,8 @@ from deploy.calibration.measure import open_shards
 from deploy.evaluation import exact, float32
 from deploy.evaluation.draw import draw_waterfall
 from deploy.evaluation.exact import exact_search
-from deploy.evaluation.explain import _as_answered, _open
+from deploy.evaluation.explain import _as_answered, _compressed, _Ladder
+from deploy.evaluation.ground import Ground, open_ground
 from deploy.evaluation.served_steps import Engine, Settings
 from deploy.evaluation.waterfall import Level, steps_of, total_lost
 from router.candidates import shard_candidates
@@ -22,9 +23,12 @@ from shard_server.building.passage import Passage
 from shard_server.building.progress import silent
 from shard_server.building.stored import StoredIndex
 from shoal.answers import Outcome, ScoreKind, Served, ShardOutcome, Timings
-from shoal.errors import ConfigError
+from shoal.errors import ConfigError, StorageError
+from shoal.evaluation.files import Judgment
+from shoal.evaluation.metrics import parse_metrics
 from shoal.evaluation.rankings import Found
 from shoal.evaluation.score import Call
+from shoal.evaluation.sets import QuestionSet
 
 DIM, N_PASSAGES, N_QUERIES, N_SHARDS, N_LISTS = 24, 4_000, 40, 3, 32
 
@@ -268,14 +272,89 @@ def test_float32_vectors_are_kept_and_go_on(tmp_path, monkeypatch):
     assert idle.n_texts == 0
     with pytest.raises(ConfigError, match="another index or model"):
         float32.prepare(tmp_path / "f", "that")
+    (tmp_path / "f" / "about.json").write_text("of something else altogether")
+    with pytest.raises(ConfigError, match="another index or model"):
+        float32.prepare(tmp_path / "f", "this")
+
+
+def test_a_full_disk_is_told_before_anything_is_encoded(tmp_path, monkeypatch):
+    """A write through a map that finds no room ends the process, so the room is taken first."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(float32.os, "posix_fallocate", full)
+    float32.prepare(tmp_path / "f", "this")
+    encoder = Counting(1, 30)
+    with pytest.raises(StorageError, match="free some space"):
+        float32.encode_again(tmp_path / "f", [Found("p", 0.0, "", "1")], encoder, encoder, silent)
+    assert encoder.n_texts == 0
 
 
 @pytest.mark.parametrize(
     ("name", "version", "told"),
     [("points", 2, "serves version 2 of 'points'"), ("points", 1, "bare vectors")],
 )
-def test_what_cant_be_explained_is_refused(stored, name, version, told):
-    """Another version than the folder's, or an index whose questions nobody can encode."""
-    report = SimpleNamespace(index=name, version=version)
+def test_what_cant_be_explained_is_refused(stored, tmp_path, name, version, told):
+    """Another version than the folder's, or an index whose questions nobody can encode; no folder
+    is left behind.
+    """
     with pytest.raises(ConfigError, match=told):
-        _open(stored.index_dir, report)
+        open_ground(stored.index_dir, tmp_path / "float32", name, version)
+    assert not (tmp_path / "float32").exists()
+
+
+def test_judged_passages_that_the_index_lacks_are_counted(stored):
+    """A set of another corpus would be explained as all lost; a few absent ones are told."""
+    passages = [Found(f"p{n}", 0.0) for n in range(3)]
+    ground = Ground(index_dir=stored.index_dir, stored=stored, encoder=None, passages=passages,
+                    float32_dir=None)  # fmt: skip
+
+    def judged(*ids: str) -> QuestionSet:
+        qrels = [Judgment("q", passage_id, 1) for passage_id in ids]
+        return QuestionSet(name="set", queries={"q": "?"}, qrels=[*qrels, Judgment("q", "x", 0)])
+
+    assert ground.n_absent(judged("p0", "p1")) == 0
+    assert ground.n_absent(judged("p0", "p9", "p8")) == 2
+    with pytest.raises(ConfigError, match="none of the passages that set judges"):
+        ground.n_absent(judged("p8", "p9"))
+
+
+def test_each_level_of_the_codes_is_the_search_it_says(stored, engine, oracle, queries):
+    """By reciprocal rank of a passage that is hard to find: all lists, then few of them, then
+    rescored as one index, then in shares; no two of them are the same search.
+    """
+    golds = [oracle.in_order(query, np.arange(N_PASSAGES), 8)[-1] for query in queries]
+    names = [f"q{number}" for number in range(N_QUERIES)]
+    questions = QuestionSet(
+        name="hard",
+        queries=dict.fromkeys(names, "?"),
+        qrels=[Judgment(name, f"p{gold}", 1) for name, gold in zip(names, golds, strict=True)],
+    )
+    passages = [Found(f"p{number}", 0.0) for number in range(N_PASSAGES)]
+    ladder = _Ladder(metrics=parse_metrics(["RR"]), questions=questions, passages=passages)
+    settings = Settings(k=10, n_probe=3, candidates=12)
+    _compressed(ladder, engine, queries, settings, stored.manifest)
+
+    shares = [shard_candidates(12, s.n_live, N_PASSAGES) for s in stored.manifest.shards]
+    searches = {
+        "codes alone": lambda q: oracle.by_codes(q, 10, N_LISTS),
+        "codes alone, nearest lists": lambda q: oracle.by_codes(q, 10, 3),
+        "rescored": lambda q: oracle.in_order(q, oracle.by_codes(q, 12, 3), 10),
+        "rescored in shards": lambda q: oracle.in_order(
+            q,
+            [o for s in range(N_SHARDS) for o in oracle.by_codes(q, shares[s], 3, shard=s)],
+            10,
+        ),
+    }
+    assert [level.name for level in ladder.levels] == list(searches)
+    figures = []
+    for level, search in zip(ladder.levels, searches.values(), strict=True):
+        ranked = [search(query) for query in queries]
+        wanted = [
+            1 / (1 + ids.index(gold)) if gold in ids else 0.0
+            for ids, gold in zip(ranked, golds, strict=True)
+        ]
+        assert level.values["RR"].tolist() == pytest.approx(wanted), level.name
+        figures.append(level.figure("RR"))
+    assert len(set(figures)) == len(figures)

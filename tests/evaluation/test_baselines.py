@@ -153,3 +153,46 @@ def test_flags_that_make_no_sense_together_are_told(facts, arguments, told, caps
     """Before anything is searched, in one line."""
     assert command(["eval", "--set", str(facts), "--target", "127.0.0.1:1", *arguments]) != 0
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--run", "{}/none/run"], "there is no folder"),
+        (["--dpr-json", "{}"], "it is a folder"),
+        (["--metrics", "Success"], "needs a cutoff"),
+        (["-k", "0"], "1 to 1,000"),
+        (["--set", "{}"], "two sets are named 'facts'"),
+        (["--corpus", "{}/none.jsonl"], "no such file"),
+    ],
+)
+def test_what_would_fail_in_the_end_is_told_at_the_start(facts, arguments, told, capsys):
+    """An hour of questions must not be asked for nothing: here the cluster isn't even there."""
+    given = [each.format(facts) for each in arguments]
+    base = ["eval", "--set", str(facts), "--target", "127.0.0.1:1", "--baseline", "bm25"]
+    assert command([*base, *given]) != 0
+    written = capsys.readouterr().err
+    assert told in written
+    assert written.count("\n") == 1
+
+
+def test_figures_stand_though_a_file_could_not_be_written(facts, tmp_path, capsys):
+    """What a TREC run can't hold is known in the end alone; the measuring is not lost for it."""
+    corpus = facts / "corpus.jsonl"
+    corpus.write_text(corpus.read_text().replace('"_id": "', '"_id": "p '))
+    assert command(["eval", "--offline", "--baseline", "bm25", "--set", str(facts), "--json",
+                    "--run", str(tmp_path / "run")]) == 65  # fmt: skip
+    written = capsys.readouterr()
+    assert json.loads(written.out)["n_queries"] == len(QUESTIONS)
+    assert "white space" in written.err
+    assert not (tmp_path / "run").exists()
+    # and its passages are no longer those that the set judges
+    assert "bm25 found none of the passages that facts judges" in written.err
+
+
+def test_a_passage_that_is_there_twice_is_refused(facts, capsys):
+    """One id for two texts: a figure could not say which was found."""
+    with (facts / "corpus.jsonl").open("a") as file:
+        file.write("\n" + json.dumps({"_id": next(iter(FACTS)), "text": "again"}))
+    assert command(["eval", "--offline", "--baseline", "bm25", "--set", str(facts)]) == 65
+    assert f"corpus.jsonl:{len(FACTS) + 1}: id" in capsys.readouterr().err

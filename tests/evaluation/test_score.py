@@ -23,6 +23,8 @@ class Ranked(search_pb2_grpc.SearchServiceServicer):
 
     def __init__(self) -> None:
         self.requests: list[pb.SearchRequest] = []
+        self.versions = [2]
+        self.shrunk = [False]
 
     async def Search(self, request, context):
         self.requests.append(request)
@@ -35,7 +37,16 @@ class Ranked(search_pb2_grpc.SearchServiceServicer):
             )
             for query in request.queries
         ]
-        return pb.SearchResponse(results=results, index="i", version=2, n_probe=4, candidates=100)
+        n_calls = len(self.requests) - 1
+        shrunk = self.shrunk[n_calls % len(self.shrunk)]
+        return pb.SearchResponse(
+            results=results,
+            index="i",
+            version=self.versions[n_calls % len(self.versions)],
+            n_probe=2 if shrunk else 4,
+            n_probe_wanted=4 if shrunk else 0,
+            candidates=100,
+        )
 
 
 @pytest.fixture
@@ -98,6 +109,23 @@ async def test_a_figure_comes_with_its_interval(ranked):
     assert 0.0 <= low < 1 / 3 < high <= 1.0
     assert report.metrics["NumRet"] == 9.0
     assert "NumRet" not in report.scored.intervals
+
+
+async def test_an_index_that_changes_meanwhile_is_not_measured(ranked):
+    """Half the questions of one version and half of another are the figures of neither."""
+    ranked.versions = [2, 3]
+    with pytest.raises(errors.FailedPreconditionError, match=r"from version . to .") as caught:
+        await run(ranked)
+    assert "measure it again" in caught.value.message
+
+
+async def test_questions_that_were_searched_less_are_counted(ranked):
+    """A call with little time left probes fewer lists: its figures are of a lesser search."""
+    ranked.shrunk = [True, True]
+    report = await run(ranked)
+    assert (report.n_probe, report.n_shrunk) == (4, 3)
+    ranked.shrunk = [False]
+    assert (await run(ranked)).n_shrunk == 0
 
 
 @pytest.mark.parametrize(
