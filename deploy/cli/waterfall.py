@@ -107,31 +107,29 @@ def _index_name(folder: Path, source: "SetSource") -> str:
 
 
 def _write(levels: "Sequence[Level]", report: "EvalReport") -> None:
-    from deploy.evaluation.waterfall import steps_of, total_lost
+    from deploy.evaluation.waterfall import points, steps_of, total_lost
 
     metrics = list(levels[0].values)
     header = ["step", *(name for metric in metrics for name in (metric, "lost", "questions"))]
     rows: list[tuple[str, ...]] = []
-    first = [cell for metric in metrics for cell in (_points(levels[0].figure(metric)), "", "")]
+    first = [
+        cell for metric in metrics for cell in (points(100 * levels[0].figure(metric)), "", "")
+    ]
     rows.append((levels[0].name, *first))
     for level, step in zip(levels[1:], steps_of(levels), strict=True):
         cells: list[str] = []
         for metric in metrics:
             moved = f"-{step.n_lost[metric]} +{step.n_won[metric]}"
-            cells += [_points(level.figure(metric)), _points(step.lost[metric]), moved]
+            cells += [points(100 * level.figure(metric)), points(100 * step.lost[metric]), moved]
         rows.append((step.change, *cells))
     total = total_lost(levels)
-    rows.append(("in all", *(c for m in metrics for c in ("", _points(total[m]), ""))))
+    rows.append(("in all", *(c for m in metrics for c in ("", points(100 * total[m]), ""))))
     write_table(header, rows)
     write(
         f"{report.n_queries:,} queries, k {report.k}, index {report.index} version "
         f"{report.version}, n_probe {report.n_probe}, candidates {report.candidates}, least "
         f"coverage {report.coverage:.3f}; in points of a hundred, a loss below 0 is a gain"
     )
-
-
-def _points(share: float) -> str:
-    return f"{100 * share + 0.0:.2f}"
 
 
 def _json(levels: "Sequence[Level]", report: "EvalReport") -> dict[str, Any]:
@@ -155,5 +153,6 @@ def _json(levels: "Sequence[Level]", report: "EvalReport") -> dict[str, Any]:
         "version": report.version,
         "n_probe": report.n_probe,
         "candidates": report.candidates,
+        "n_shrunk": report.n_shrunk,
         "coverage": report.coverage,
     }  # fmt: skip

@@ -111,7 +111,13 @@ def test_baselines_need_no_cluster(facts, tmp_path):
     low, high = told["intervals"]["Success@1"]
     assert low <= told["Success@1"] <= high
     assert told["searcher"] == "bm25"
+    # what programs read: docs/evaluation.md names them
+    assert set(told) == {"Success@1", "Answer@1", "RR", "intervals", "searcher", "n_queries", "k",
+                         "baselines", "comparisons"}  # fmt: skip
     contrast = told["comparisons"]["tfidf"]
+    assert set(contrast) == {"metric", "difference", "interval", "n_wins", "n_losses", "n_ties",
+                             "wins", "losses", "examples"}  # fmt: skip
+    assert set(told["baselines"]["tfidf"]) == {"Success@1", "Answer@1", "RR", "intervals"}
     n_compared = contrast["n_wins"] + contrast["n_losses"] + contrast["n_ties"]
     assert n_compared == told["n_queries"] == len(QUESTIONS)
     difference = told["Success@1"] - told["baselines"]["tfidf"]["Success@1"]
