@@ -227,7 +227,7 @@ def test_the_steps_add_up(tables):
 
 
 def test_each_change_hangs_from_the_level_before_it():
-    """The bars are the printed figures: whole at both ends, and between them what each step moved."""
+    """Whole bars at both ends, and between them what each step moved, as it is printed."""
     shares = [0.9, 0.9, 0.5, 0.75]
     levels = [
         Level(name=f"l{n}", change=f"c{n}", values={"RR": np.full(4, share)})
