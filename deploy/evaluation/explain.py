@@ -20,6 +20,7 @@ from deploy.evaluation.exact import exact_search
 from deploy.evaluation.ground import Ground, check_served
 from deploy.evaluation.served_steps import Engine, Ranked, Settings
 from deploy.evaluation.waterfall import Level
+from shard_server.building.stored import StoredIndex
 from shoal.answers import Outcome
 from shoal.contract import EncoderContract
 from shoal.evaluation.metrics import Metric, parse_metrics, values_by_question
@@ -200,9 +201,19 @@ def _engine(ground: Ground) -> Engine:
     stored = ground.stored
     return Engine(
         shards=open_shards(ground.index_dir, stored.manifest),
-        stored=np.concatenate(list(stored.vector_chunks())),
+        stored=_vectors_of(stored),
         ordinals=np.sort(np.concatenate([file.ordinals for file in stored.passage_files])),
     )
+
+
+def _vectors_of(stored: StoredIndex) -> npt.NDArray[np.float16]:
+    """All stored vectors (n, dim) by ordinal, in memory once."""
+    vectors = np.empty((stored.manifest.n_rows, stored.manifest.dim), dtype=np.float16)
+    start = 0
+    for chunk in stored.vector_chunks():
+        vectors[start : start + len(chunk)] = chunk
+        start += len(chunk)
+    return vectors
 
 
 def _settings(report: EvalReport) -> Settings:
