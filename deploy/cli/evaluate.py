@@ -107,8 +107,10 @@ def evaluate(
     from shoal.evaluation.sparse import parse_baselines
 
     baselines = parse_baselines(baseline or ())
-    if not waterfall and (float32 or png):
-        raise ConfigError("--float32 and --png belong to --waterfall")
+    if not waterfall and (float32 or png or device != "auto"):
+        raise ConfigError("--float32, --png and --device belong to --waterfall")
+    if corpus and not baselines:
+        raise ConfigError("--corpus is what a --baseline searches; give --baseline bm25 or tfidf")
     if waterfall and (baselines or compare or run or dpr_json):
         raise ConfigError("--waterfall explains the cluster alone; measure baselines by themselves")
     if compare and len(baselines) + (not offline) < 2:
@@ -119,6 +121,11 @@ def evaluate(
         "exact": exact or None,
         "target_recall": target_recall,
     }
+    if offline and any(value is not None for value in options.values()):
+        raise ConfigError(
+            "--n-probe, --oversample, --exact and --target-recall are the cluster's, which "
+            "--offline leaves out"
+        )
     names = split_metrics(metrics)
     plan = None
     if not offline:

@@ -117,12 +117,13 @@ def _read_dpr(path: Path, name: str) -> QuestionSet:
     qrels: list[Judgment] = []
     for number, record in enumerate(records):
         where = f"{path}[{number}]"
-        if not isinstance(record, dict) or not isinstance(record.get("question"), str):
+        text = record.get("question") if isinstance(record, dict) else None
+        if not isinstance(text, str) or not text.strip():
             raise CorpusError(f"{where}: no field 'question' with a text in it")
         query_id = str(record.get("id", record.get("question_id", number)))
         if query_id in queries:
             raise CorpusError(f"{where}: question id {query_id!r} was seen before")
-        queries[query_id] = record["question"]
+        queries[query_id] = text
         if record.get("answers"):
             answers[query_id] = _answers(record["answers"], where)
         for positive in positives_of(record, where):

@@ -68,6 +68,14 @@ def test_words_find_their_passage(name):
     assert not top_rows(search.scores("?"), 5).size
 
 
+@pytest.mark.parametrize("name", ["bm25", "tfidf"])
+@pytest.mark.parametrize("texts", [["the", "and of"], ["", "?"]])
+def test_a_corpus_without_words_is_told(name, texts):
+    """Both libraries fail on one, each in its own way."""
+    with pytest.raises(CorpusError, match="no words"):
+        open_sparse(name, texts)
+
+
 def test_a_trec_run_reads_back(tmp_path):
     """ir-measures reads what was written, ranks and scores."""
     rankings = {"q": (Found("a", 2.5), Found("b", 1.25))}
@@ -149,6 +157,9 @@ def test_several_sets_stand_in_one_table(facts):
         (["--offline", "--baseline", "bm25", "--compare"], "needs two searches"),
         (["--baseline", "splade"], "known are bm25, tfidf"),
         (["--png", "x.png"], "belong to --waterfall"),
+        (["--device", "cpu"], "belong to --waterfall"),
+        (["--corpus", "c.jsonl"], "what a --baseline searches"),
+        (["--offline", "--baseline", "bm25", "--n-probe", "4"], "are the cluster's"),
         (["--waterfall", "--compare"], "explains the cluster alone"),
         (["--waterfall", "--offline"], "through a running cluster"),
         (["--waterfall"], "needs the index's folder"),

@@ -106,6 +106,7 @@ def test_a_set_that_is_not_there_is_told():
         ("{}", "list of objects"),
         ("[1", "not JSON"),
         ("[3]", r"\[0\]: no field 'question'"),
+        ('[{"question": " ", "answers": ["b"]}]', r"\[0\]: no field 'question'"),
         ('[{"question": "a", "positive_ctxs": "b"}]', "must be a list of objects"),
         ('[{"question": "a"}]', "no question has answers"),
         ("[" * 5_000, "not JSON"),
