@@ -107,25 +107,24 @@ def evaluate(
     from shoal.evaluation.sparse import parse_baselines
 
     baselines = parse_baselines(baseline or ())
-    if not waterfall and (float32 or png or device != "auto"):
-        raise ConfigError("--float32, --png and --device belong to --waterfall")
-    if corpus and not baselines:
-        raise ConfigError("--corpus is what a --baseline searches; give --baseline bm25 or tfidf")
-    if waterfall and (baselines or compare or run or dpr_json):
-        raise ConfigError("--waterfall explains the cluster alone; measure baselines by themselves")
-    if compare and len(baselines) + (not offline) < 2:
-        raise ConfigError("--compare needs two searches; give --baseline bm25 or tfidf")
+    _refuse_nonsense([
+        (not waterfall and (float32 or png or device != "auto"),
+         "--float32, --png and --device belong to --waterfall"),
+        (corpus and not baselines,
+         "--corpus is what a --baseline searches; give --baseline bm25 or tfidf"),
+        (waterfall and (baselines or compare or run or dpr_json),
+         "--waterfall explains the cluster alone; measure baselines by themselves"),
+        (compare and len(baselines) + (not offline) < 2,
+         "--compare needs two searches; give --baseline bm25 or tfidf"),
+        (offline and (n_probe or oversample is not None or exact or target_recall),
+         "--n-probe, --oversample, --exact, --target-recall are the cluster's; drop --offline"),
+    ])  # fmt: skip
     options: SearchOptions = {
         "n_probe": n_probe,
         "oversample": oversample,
         "exact": exact or None,
         "target_recall": target_recall,
     }
-    if offline and any(value is not None for value in options.values()):
-        raise ConfigError(
-            "--n-probe, --oversample, --exact and --target-recall are the cluster's, which "
-            "--offline leaves out"
-        )
     names = split_metrics(metrics)
     plan = None
     if not offline:
@@ -162,6 +161,13 @@ def evaluate(
     note_what_is_odd(results)
     # behind the figures, which a file that can't be written must not cost
     _write_files(results[0], run, dpr_json)
+
+
+def _refuse_nonsense(faults: list[tuple[object, str]]) -> None:
+    """ConfigError with the first fault that holds."""
+    for holds, told in faults:
+        if holds:
+            raise ConfigError(told)
 
 
 def _sources(

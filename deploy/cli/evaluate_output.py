@@ -28,12 +28,12 @@ def write_results(
     else:
         _write_wide(results)
     for result in results:
+        prefix = f"{result.source.questions.name}: " if len(results) > 1 else ""
         if result.report is not None:
             about = ", ".join(f"{key} {value}" for key, value in _about(result.report).items())
-            prefix = f"{result.source.questions.name}: " if len(results) > 1 else ""
             write(f"{prefix}{about}")
         if compared_by:
-            _write_comparisons(result, compared_by, n_examples)
+            _write_comparisons(result, compared_by, n_examples, prefix)
 
 
 def note_what_is_odd(results: "Sequence[SetResult]") -> None:
@@ -76,7 +76,7 @@ def _write_wide(results: "Sequence[SetResult]") -> None:
     write_table(("set", "questions", "searcher", *first.figures), rows)
 
 
-def _write_comparisons(result: "SetResult", metric: str, n_examples: int) -> None:
+def _write_comparisons(result: "SetResult", metric: str, n_examples: int, prefix: str) -> None:
     from deploy.evaluation.run import comparisons
 
     ours = next(iter(result.scored))
@@ -84,7 +84,7 @@ def _write_comparisons(result: "SetResult", metric: str, n_examples: int) -> Non
         low, high = comparison.interval
         write()
         write(
-            f"{ours} against {name} by {metric}: wins {len(comparison.wins):,}, loses "
+            f"{prefix}{ours} against {name} by {metric}: wins {len(comparison.wins):,}, loses "
             f"{len(comparison.losses):,}, ties {comparison.n_ties:,}; "
             f"difference {comparison.difference:+.4f} ({low:+.4f} to {high:+.4f})"
         )

@@ -146,6 +146,9 @@ def test_several_sets_stand_in_one_table(facts):
     table = run(*arguments)
     assert table.splitlines()[0].split()[:4] == ["set", "questions", "searcher", "Success@1"]
     assert [line.split()[0] for line in table.splitlines()[1:]] == ["one", "two"]
+    compared = run(*arguments, "--baseline", "tfidf", "--compare").splitlines()
+    headed = [line.partition(" by ")[0] for line in compared if " against " in line]
+    assert headed == ["one: bm25 against tfidf", "two: bm25 against tfidf"]
     told = json.loads(run(*arguments, "--json"))
     assert told["sets"]["one"] == told["sets"]["two"]
 
