@@ -50,14 +50,18 @@ class OneShardDown(search_pb2_grpc.SearchServiceServicer):
             raise InsufficientCoverageError(f"coverage is {coverage}")
         vectors = np.stack([vector_of(query.text) for query in request.queries])
         settings = Settings(k=request.k, n_probe=N_PROBE, candidates=CANDIDATES)
+        if request.exact:
+            ranked = self.engine.exactly(vectors, request.k, [0])
+        else:
+            ranked = self.engine.in_shares(vectors, settings, [0])
         results = [
             pb.QueryResult(hits=[pb.Hit(passage=pb.Passage(id=f"p{p}")) for p in positions])
-            for positions in self.engine.in_shares(vectors, settings, [0])
+            for positions in ranked
         ]
         outcomes = [pb.OUTCOME_OK, pb.OUTCOME_DOWN]
         return pb.SearchResponse(
             results=results, index=self.manifest.name, version=1, coverage=coverage,
-            n_probe=N_PROBE, candidates=CANDIDATES,
+            n_probe=0 if request.exact else N_PROBE, candidates=0 if request.exact else CANDIDATES,
             shards=[pb.ShardOutcome(shard=i, outcome=o) for i, o in enumerate(outcomes)],
         )  # fmt: skip
 
@@ -75,9 +79,13 @@ def folder(tmp_path):
     return tmp_path
 
 
-async def test_a_missing_shard_costs_what_it_holds(folder, monkeypatch, capsys):
+OF_CODES = ["codes alone", "codes alone, nearest lists", "rescored", "rescored in shards"]
+
+
+@pytest.mark.parametrize(("flags", "between"), [([], OF_CODES), (["--exact"], [])])
+async def test_a_missing_shard_costs_what_it_holds(folder, monkeypatch, capsys, flags, between):
     """A question finds its passage wherever its shard answered: the others' points are lost in the
-    step of the missing shards, and in no other.
+    step of the missing shards, and in no other. An exact search has no codes to explain.
     """
     opened = SimpleNamespace(open_offline=lambda *_, **__: Offline())
     monkeypatch.setitem(sys.modules, "deploy.evaluation.offline_encoder", opened)
@@ -88,7 +96,7 @@ async def test_a_missing_shard_costs_what_it_holds(folder, monkeypatch, capsys):
         code = await asyncio.to_thread(
             run,
             ["eval", "--waterfall", "--index", str(folder / "index"), "--set", str(folder),
-             "--target", target, "--metrics", "Success@1", "--json"],
+             "--target", target, "--metrics", "Success@1", "--json", *flags],
         )  # fmt: skip
     written = capsys.readouterr()
     assert code == 0, written.err
@@ -99,7 +107,9 @@ async def test_a_missing_shard_costs_what_it_holds(folder, monkeypatch, capsys):
     there = np.mean([i in of_first for i in asked])
     assert 0.2 < there < 0.8
     levels = {level["name"]: level["Success@1"] for level in told["levels"]}
-    assert levels["rescored in shards"] == 1.0  # a text is its own nearest
+    assert list(levels) == ["stored vectors", *between, "as answered", "served"]
+    assert levels["stored vectors"] == 1.0  # a text is its own nearest
+    assert levels[[*levels][-3]] == 1.0
     assert levels["as answered"] == told["Success@1"] == pytest.approx(there)
     missing = steps.pop("shards that were missing, n_probe that was shrunk")
     assert missing == pytest.approx(1 - there)
