@@ -1,6 +1,5 @@
 """The waterfall: its steps add up, and each search is what numpy and faiss find by themselves."""
 
-import errno
 import itertools
 
 import faiss
@@ -10,20 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.calibration.measure import open_shards
-from deploy.evaluation import exact, float32
-from deploy.evaluation.draw import draw_waterfall, waterfall_figure
+from deploy.evaluation import exact
 from deploy.evaluation.exact import exact_search
 from deploy.evaluation.explain import _as_answered, _compressed, _Ladder
 from deploy.evaluation.ground import Ground, open_ground
 from deploy.evaluation.served_steps import Engine, Settings
-from deploy.evaluation.waterfall import Level, points, steps_of, total_lost
+from deploy.evaluation.waterfall import Level, steps_of, total_lost
 from router.candidates import shard_candidates
 from shard_server.building.build import BuildOptions, build_index
 from shard_server.building.passage import Passage
-from shard_server.building.progress import silent
 from shard_server.building.stored import StoredIndex
 from shoal.answers import Outcome, ScoreKind, Served, ShardOutcome, Timings
-from shoal.errors import ConfigError, StorageError
+from shoal.errors import ConfigError
 from shoal.evaluation.files import Judgment
 from shoal.evaluation.metrics import parse_metrics
 from shoal.evaluation.rankings import Found
@@ -224,101 +221,6 @@ def test_the_steps_add_up(tables):
     for step, before, after in zip(steps, tables, tables[1:], strict=False):
         assert step.n_lost["RR"] == sum(a < b for a, b in zip(after, before, strict=True))
         assert step.n_won["RR"] == sum(a > b for a, b in zip(after, before, strict=True))
-
-
-def test_each_change_hangs_from_the_level_before_it():
-    """Whole bars at both ends, and between them what each step moved, as it is printed."""
-    shares = [0.9, 0.9, 0.5, 0.75]
-    levels = [
-        Level(name=f"l{n}", change=f"c{n}", values={"RR": np.full(4, share)})
-        for n, share in enumerate(shares)
-    ]
-    (panel,) = waterfall_figure(levels, "title").axes
-    left = panel.get_xlim()[0]
-    bars = {bar.get_y() + bar.get_height() / 2: bar for bar in panel.patches}
-    drawn = {round(row): (bar.get_x(), bar.get_width()) for row, bar in bars.items()}
-    wanted = {0: (left, 90 - left), 1: (90, 0), 2: (90, -40), 3: (50, 25), 4: (left, 75 - left)}
-    for row, (begin, width) in wanted.items():
-        assert drawn[row] == pytest.approx((begin, width)), row
-    assert left < 50
-    assert [text.get_text() for text in panel.texts] == [
-        "90.00", "75.00", "0.00", "-40.00", "+25.00"
-    ]  # fmt: skip
-    rows = [label.get_text() for label in panel.get_yticklabels()]
-    assert rows == ["l0", "c1", "c2", "c3", "served"]
-
-
-@pytest.mark.parametrize(
-    ("figure", "told"), [(-0.001, "0.00"), (0.0049, "0.00"), (-0.006, "-0.01"), (12.345, "12.35")]
-)
-def test_a_figure_that_rounds_to_nothing_has_no_sign(figure, told):
-    """-0.00 would say that something was lost."""
-    assert points(figure) == told
-
-
-def test_it_is_drawn(tmp_path):
-    """A PNG, also where nothing was lost."""
-    levels = [Level(name="a", change="b", values={"RR": np.ones(3)}) for _ in range(3)]
-    draw_waterfall(tmp_path / "w.png", levels, "title")
-    assert (tmp_path / "w.png").read_bytes().startswith(b"\x89PNG")
-
-
-class Counting:
-    """Encodes a passage as its number; cuts those above `limit`; may fail at the nth chunk."""
-
-    dim = 2
-
-    def __init__(self, scale: float, limit: int, fails_at: int = -1) -> None:
-        self.scale, self.limit, self.fails_at, self.n_texts = scale, limit, fails_at, 0
-
-    def encode(self, titles, texts):
-        self.fails_at -= 1
-        if self.fails_at == 0:
-            raise KeyboardInterrupt
-        self.n_texts += len(texts)
-        return np.array([[int(text), self.scale] for text in texts], dtype=np.float32)
-
-    def cuts(self, titles, texts):
-        return np.array([int(text) >= self.limit for text in texts])
-
-
-def test_float32_vectors_are_kept_and_go_on(tmp_path, monkeypatch):
-    """An interrupted encoding repeats one chunk at most; what was not cut is encoded once."""
-    monkeypatch.setattr(float32, "_CHUNK", 10)
-    passages = [Found(f"p{n}", 0.0, "", str(n)) for n in range(35)]
-    float32.prepare(tmp_path / "f", "this")
-    with pytest.raises(KeyboardInterrupt):
-        float32.encode_again(
-            tmp_path / "f", passages, Counting(1, 30, fails_at=3), Counting(2, 99), silent
-        )
-    again, whole = Counting(1, 30), Counting(2, 99)
-    vectors = float32.encode_again(tmp_path / "f", passages, again, whole, silent)
-    assert (again.n_texts, whole.n_texts) == (15, 5)
-    assert vectors.whole_rows.tolist() == [30, 31, 32, 33, 34]
-    assert vectors.cut[:, 0].tolist() == list(range(35))
-    assert vectors.of_whole_texts()[:, 1].tolist() == [1.0] * 30 + [2.0] * 5
-    idle = Counting(1, 30)
-    float32.encode_again(tmp_path / "f", passages, idle, idle, silent)
-    assert idle.n_texts == 0
-    with pytest.raises(ConfigError, match="another index or model"):
-        float32.prepare(tmp_path / "f", "that")
-    (tmp_path / "f" / "about.json").write_text("of something else altogether")
-    with pytest.raises(ConfigError, match="another index or model"):
-        float32.prepare(tmp_path / "f", "this")
-
-
-def test_a_full_disk_is_told_before_anything_is_encoded(tmp_path, monkeypatch):
-    """A write through a map that finds no room ends the process, so the room is taken first."""
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(float32.os, "posix_fallocate", full)
-    float32.prepare(tmp_path / "f", "this")
-    encoder = Counting(1, 30)
-    with pytest.raises(StorageError, match="free some space"):
-        float32.encode_again(tmp_path / "f", [Found("p", 0.0, "", "1")], encoder, encoder, silent)
-    assert encoder.n_texts == 0
 
 
 @pytest.mark.parametrize(
