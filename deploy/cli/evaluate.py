@@ -7,10 +7,11 @@ import typer
 
 from deploy.cli import flags
 from deploy.cli.credentials import credentials_for, with_credentials
-from deploy.cli.evaluate_output import write_results
+from deploy.cli.evaluate_output import note_what_is_odd, write_results
 from deploy.cli.output import progress
 from shoal.credentials import Credentials
 from shoal.errors import ConfigError
+from shoal.formats.files import check_writable
 
 if TYPE_CHECKING:
     from deploy.evaluation.run import SetResult
@@ -101,23 +102,30 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Measure retrieval quality through a running cluster, and beside sparse baselines."""
     from deploy.evaluation.run import measure_sets
+    from shoal.evaluation.metrics import split_metrics
     from shoal.evaluation.score import EvalPlan
     from shoal.evaluation.sparse import parse_baselines
 
     baselines = parse_baselines(baseline or ())
-    if not waterfall and (float32 or png):
-        raise ConfigError("--float32 and --png belong to --waterfall")
-    if waterfall and (baselines or compare or run or dpr_json):
-        raise ConfigError("--waterfall explains the cluster alone; measure baselines by themselves")
-    if compare and len(baselines) + (not offline) < 2:
-        raise ConfigError("--compare needs two searches; give --baseline bm25 or tfidf")
+    _refuse_nonsense([
+        (not waterfall and (float32 or png or device != "auto"),
+         "--float32, --png and --device belong to --waterfall"),
+        (corpus and not baselines,
+         "--corpus is what a --baseline searches; give --baseline bm25 or tfidf"),
+        (waterfall and (baselines or compare or run or dpr_json),
+         "--waterfall explains the cluster alone; measure baselines by themselves"),
+        (compare and len(baselines) + (not offline) < 2,
+         "--compare needs two searches; give --baseline bm25 or tfidf"),
+        (offline and (n_probe or oversample is not None or exact or target_recall),
+         "--n-probe, --oversample, --exact, --target-recall are the cluster's; drop --offline"),
+    ])  # fmt: skip
     options: SearchOptions = {
         "n_probe": n_probe,
         "oversample": oversample,
         "exact": exact or None,
         "target_recall": target_recall,
     }
-    names = tuple(metrics.replace(",", " ").split())
+    names = split_metrics(metrics)
     plan = None
     if not offline:
         address = flags.find_target(target, name)
@@ -133,6 +141,9 @@ def evaluate(
     sources = _sources(queries, qrels, sets, "" if waterfall else index)
     if (run or dpr_json) and len(sources) > 1:
         raise ConfigError("--run and --dpr-json take one set; measure each by itself")
+    for path in (run, dpr_json, png):
+        if path is not None:
+            check_writable(path)
     if waterfall:
         from deploy.cli.waterfall import WaterfallFlags, explain
 
@@ -140,7 +151,6 @@ def evaluate(
         return
     with progress() as show:
         results = measure_sets(sources, plan, names, k, baselines, corpus or "", show)
-    _write_files(results[0], run, dpr_json)
     write_results(
         results,
         compared_by=names[0] if compare else "",
@@ -148,6 +158,16 @@ def evaluate(
         exact=exact,
         as_json=as_json,
     )
+    note_what_is_odd(results)
+    # behind the figures, which a file that can't be written must not cost
+    _write_files(results[0], run, dpr_json)
+
+
+def _refuse_nonsense(faults: list[tuple[object, str]]) -> None:
+    """ConfigError with the first fault that holds."""
+    for holds, told in faults:
+        if holds:
+            raise ConfigError(told)
 
 
 def _sources(

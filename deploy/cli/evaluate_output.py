@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from deploy.cli.output import write, write_json, write_table
+from deploy.cli.output import note, write, write_json, write_table
 
 if TYPE_CHECKING:
     from deploy.evaluation.run import SetResult
@@ -28,12 +28,24 @@ def write_results(
     else:
         _write_wide(results)
     for result in results:
+        prefix = f"{result.source.questions.name}: " if len(results) > 1 else ""
         if result.report is not None:
             about = ", ".join(f"{key} {value}" for key, value in _about(result.report).items())
-            prefix = f"{result.source.questions.name}: " if len(results) > 1 else ""
             write(f"{prefix}{about}")
         if compared_by:
-            _write_comparisons(result, compared_by, n_examples)
+            _write_comparisons(result, compared_by, n_examples, prefix)
+
+
+def note_what_is_odd(results: "Sequence[SetResult]") -> None:
+    """Tells people, beside the figures, of searchers that most likely search something else."""
+    from deploy.evaluation.run import searchers_in_the_dark
+
+    for result in results:
+        for searcher in searchers_in_the_dark(result):
+            note(
+                f"note: {searcher} found none of the passages that {result.source.questions.name} "
+                "judges; are they in what it searches, under the same ids?"
+            )
 
 
 def _rows(scored: "Scored") -> list[tuple[str, str, str]]:
@@ -64,7 +76,7 @@ def _write_wide(results: "Sequence[SetResult]") -> None:
     write_table(("set", "questions", "searcher", *first.figures), rows)
 
 
-def _write_comparisons(result: "SetResult", metric: str, n_examples: int) -> None:
+def _write_comparisons(result: "SetResult", metric: str, n_examples: int, prefix: str) -> None:
     from deploy.evaluation.run import comparisons
 
     ours = next(iter(result.scored))
@@ -72,7 +84,7 @@ def _write_comparisons(result: "SetResult", metric: str, n_examples: int) -> Non
         low, high = comparison.interval
         write()
         write(
-            f"{ours} against {name} by {metric}: wins {len(comparison.wins):,}, loses "
+            f"{prefix}{ours} against {name} by {metric}: wins {len(comparison.wins):,}, loses "
             f"{len(comparison.losses):,}, ties {comparison.n_ties:,}; "
             f"difference {comparison.difference:+.4f} ({low:+.4f} to {high:+.4f})"
         )
@@ -145,5 +157,6 @@ def _about(report: "EvalReport") -> dict[str, Any]:
         "candidates": report.candidates,
         "coverage": report.coverage,
         "n_truncated": report.n_truncated,
+        "n_shrunk": report.n_shrunk,
         "queries_per_s": round(report.queries_per_s, 1),
     }

@@ -7,10 +7,8 @@ was answered → the answers themselves. The first three need float32 vectors, w
 or which are encoded again; an exact search has no codes.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -19,18 +17,17 @@ import numpy.typing as npt
 from deploy.calibration.measure import open_shards
 from deploy.evaluation import float32
 from deploy.evaluation.exact import exact_search
+from deploy.evaluation.ground import Ground, check_served
 from deploy.evaluation.served_steps import Engine, Ranked, Settings
 from deploy.evaluation.waterfall import Level
 from shard_server.building.stored import StoredIndex
 from shoal.answers import Outcome
 from shoal.contract import EncoderContract
-from shoal.errors import ConfigError
 from shoal.evaluation.metrics import Metric, parse_metrics, values_by_question
 from shoal.evaluation.rankings import Found
 from shoal.evaluation.score import Call, EvalReport
 from shoal.evaluation.sets import QuestionSet
 from shoal.formats.manifest import Manifest
-from shoal.formats.versions import load_manifest
 from shoal.vectors import Matrix
 
 Progress = Callable[[str, int, int | None], None]
@@ -46,11 +43,11 @@ class OfflineEncoder(float32.Reference, Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loaders:
-    """Open the index's encoder, as it serves and reading on where it would cut."""
+class Encoders:
+    """The index's encoder as it serves, and what opens it reading on where it would cut."""
 
-    cutting: Callable[[EncoderContract], OfflineEncoder]
-    whole: Callable[[EncoderContract], OfflineEncoder]
+    cutting: OfflineEncoder
+    whole: Callable[[], OfflineEncoder]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,47 +74,45 @@ class _Ladder:
 
 
 def explain(
-    index_dir: Path,
+    ground: Ground,
     questions: QuestionSet,
     report: EvalReport,
-    loaders: Loaders,
+    encoders: Encoders,
     *,
     exact: bool,
-    float32_dir: Path | None,
     progress: Progress,
 ) -> list[Level]:
     """The levels, the served answer last.
 
     Args:
-        index_dir: the folder of the index that was asked.
+        ground: the index that was asked. Without a folder for float32 vectors those are taken that
+            it keeps, and where it keeps none the stored vectors come first.
         questions: what was asked.
         report: what the cluster scored.
-        loaders: of the index's encoder.
+        encoders: the index's.
         exact: whether the cluster was asked for an exact search.
-        float32_dir: keeps float32 vectors that are encoded again; None takes those that the index
-            keeps, and else begins with the stored vectors.
         progress: told of what is encoded and of "search" levels.
 
     Raises:
-        ConfigError: another version is served, or an index that can't be explained.
+        ConfigError: another version was asked.
         IndexFormatError: a file of it does not verify.
     """
-    stored, passages = _open(index_dir, report)
-    manifest = stored.manifest
-    assert manifest.encoder is not None
-    encoder = loaders.cutting(manifest.encoder)
+    manifest = ground.manifest
+    check_served(ground.index_dir, manifest, report.index, report.version)
+    encoder = encoders.cutting
     texts = [questions.queries[query_id] for query_id in questions.asked]
     query_vectors = encoder.encode_queries(texts)
-    engine = _engine(index_dir, stored)
+    engine = _engine(ground)
     metrics = parse_metrics(tuple(report.metrics))
-    ladder = _Ladder(metrics=metrics, questions=questions, passages=passages)
-    if float32_dir is not None or manifest.float32:
-        whole = loaders.whole(manifest.encoder)
-        if float32_dir is not None:
-            float32.prepare(float32_dir, _identity(manifest.encoder, passages))
-            vectors = float32.encode_again(float32_dir, passages, encoder, whole, progress)
+    ladder = _Ladder(metrics=metrics, questions=questions, passages=ground.passages)
+    if ground.float32_dir is not None or manifest.float32:
+        whole = encoders.whole()
+        if ground.float32_dir is not None:
+            vectors = float32.encode_again(
+                ground.float32_dir, ground.passages, encoder, whole, progress
+            )
         else:
-            vectors = float32.open_kept(index_dir, manifest)
+            vectors = float32.open_kept(ground.index_dir, manifest)
         whole_queries = whole.encode_queries(texts)
         _unrounded(ladder, vectors, whole_queries, query_vectors, report.k, manifest)
     ladder.add(
@@ -202,31 +197,23 @@ def _as_answered(
     return ranked
 
 
-def _open(index_dir: Path, report: EvalReport) -> tuple[StoredIndex, list[Found]]:
-    manifest = load_manifest(index_dir)
-    if (manifest.name, manifest.version) != (report.index, report.version):
-        raise ConfigError(
-            f"the cluster serves version {report.version} of {report.index!r}, {index_dir} holds "
-            f"version {manifest.version} of {manifest.name!r}; reload the one, or name the other"
-        )
-    if manifest.encoder is None:
-        raise ConfigError(f"index {manifest.name!r} holds bare vectors: nothing can be encoded")
-    if manifest.n_live != manifest.n_rows:
-        raise ConfigError(
-            f"index {manifest.name!r} has superseded passages, which the waterfall can't leave "
-            "out yet; build it again from its corpus"
-        )
-    stored = StoredIndex.open(index_dir)
-    passages = [Found(p.id, 0.0, p.title, p.text) for p in stored.passages()]
-    return stored, passages
-
-
-def _engine(index_dir: Path, stored: StoredIndex) -> Engine:
+def _engine(ground: Ground) -> Engine:
+    stored = ground.stored
     return Engine(
-        shards=open_shards(index_dir, stored.manifest),
-        stored=np.concatenate(list(stored.vector_chunks())),
+        shards=open_shards(ground.index_dir, stored.manifest),
+        stored=_vectors_of(stored),
         ordinals=np.sort(np.concatenate([file.ordinals for file in stored.passage_files])),
     )
+
+
+def _vectors_of(stored: StoredIndex) -> npt.NDArray[np.float16]:
+    """All stored vectors (n, dim) by ordinal, in memory once."""
+    vectors = np.empty((stored.manifest.n_rows, stored.manifest.dim), dtype=np.float16)
+    start = 0
+    for chunk in stored.vector_chunks():
+        vectors[start : start + len(chunk)] = chunk
+        start += len(chunk)
+    return vectors
 
 
 def _settings(report: EvalReport) -> Settings:
@@ -237,10 +224,3 @@ def _settings(report: EvalReport) -> Settings:
         n_probe=first.n_probe_wanted or first.n_probe,
         candidates=report.candidates,
     )
-
-
-def _identity(encoder: EncoderContract, passages: Sequence[Found]) -> str:
-    digest = hashlib.sha256(encoder.passage.fingerprint.encode())
-    for passage in passages:
-        digest.update(f"\0{passage.id}\0{passage.title}\0{passage.text}".encode())
-    return digest.hexdigest()

@@ -5,6 +5,7 @@ belongs to another index or model is refused. A passage that was not cut is enco
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,10 +90,19 @@ def prepare(folder: Path, about: str) -> None:
         with guard_storage(folder):
             folder.mkdir(parents=True, exist_ok=True)
             write_durably(path, json.dumps({"format": 1, "of": about}).encode())
-    elif json.loads(path.read_text()).get("of") != about:
+    elif _owner_of(path) != about:
         raise ConfigError(
             f"{folder} holds float32 vectors of another index or model; give another --float32"
         )
+
+
+def _owner_of(path: Path) -> object:
+    """What the folder is for; None where its description is nobody's."""
+    try:
+        about = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return about.get("of") if isinstance(about, dict) else None
 
 
 def encode_again(
@@ -144,7 +154,11 @@ def _encoded(
         vectors = np.lib.format.open_memmap(
             partial, mode=mode, dtype=np.float32, shape=None if n_done else shape
         )
-        if n_done:
+        if not n_done:
+            # written through a map, a full disk would end the process: take the room now
+            with partial.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
+        else:
             progress(f"kept {stage}", n_done, len(passages))
         for chunk in _chunks(passages[n_done:]):
             vectors[n_done : n_done + len(chunk)] = encoder.encode(

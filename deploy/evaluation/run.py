@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from deploy.evaluation.sources import SetSource, read_passages
+from deploy.evaluation.sources import SetSource, check_corpus, check_names, read_passages
 from shoal.errors import ConfigError
 from shoal.evaluation.compare import Comparison, compare
 from shoal.evaluation.metrics import check_set, depth_of, parse_metrics
@@ -52,17 +52,24 @@ def measure_sets(
         progress: told of questions, by searcher and set.
 
     Raises:
-        ConfigError: a baseline without a corpus, or no searcher at all.
+        ConfigError: a baseline without a corpus, no searcher at all, or two sets of one name.
+        CorpusError: a set or a corpus that can't be used.
         ShoalError: as `evaluate`.
     """
     parsed = parse_metrics(metrics)
     depth = depth_of(parsed, k)
+    if plan is None and not baselines:
+        raise ConfigError("--offline leaves the cluster out; give --baseline bm25 or tfidf")
+    check_names(sources)
     for source in sources:
         check_set(parsed, source.questions)
         if baselines and not (corpus or source.corpus):
             raise ConfigError("--baseline searches a corpus; give --corpus PATH")
-    if plan is None and not baselines:
-        raise ConfigError("--offline leaves the cluster out; give --baseline bm25 or tfidf")
+    if baselines:
+        for path in dict.fromkeys(corpus or source.corpus for source in sources):
+            check_corpus(path)
+        for name in baselines:
+            open_sparse(name, ["its package is here"])
     results = []
     for source in sources:
         scored: dict[str, Scored] = {}
@@ -89,6 +96,23 @@ def comparisons(result: SetResult, metric: str) -> dict[str, Comparison]:
         name: compare(metric, asked, first[1].values[metric], scored.values[metric])
         for name, scored in others
     }
+
+
+def searchers_in_the_dark(result: SetResult) -> list[str]:
+    """Those that found no judged passage for any question: most likely they search others."""
+    relevant = {(j.query_id, j.passage_id) for j in result.source.questions.qrels
+                if j.relevance > 0}  # fmt: skip
+    if not relevant:
+        return []
+    return [
+        searcher
+        for searcher, scored in result.scored.items()
+        if not any(
+            (query_id, found.id) in relevant
+            for query_id, ranking in scored.rankings.items()
+            for found in ranking
+        )
+    ]
 
 
 @lru_cache(maxsize=2)

@@ -1,10 +1,11 @@
 """What `--set` names, and the corpus that a baseline searches."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shoal.errors import ConfigError
+from shoal.errors import ConfigError, CorpusError
 from shoal.evaluation.rankings import Found
 from shoal.evaluation.sets import QuestionSet, read_set
 
@@ -49,8 +50,41 @@ def read_passages(corpus: str) -> list[Found]:
     """The corpus in its own order, with no scores yet.
 
     Raises:
-        CorpusError: beginning with file:line.
+        CorpusError: beginning with file:line; also for an id that was there before, since a figure
+            could not say which of the two was found.
     """
     from shard_server.building.read import read_corpus  # noqa: PLC0415 -- the cluster needs none
 
-    return [Found(p.id, 0.0, p.title, p.text) for p in read_corpus(corpus)]
+    passages, seen = [], set()
+    for p in read_corpus(corpus):
+        if p.id in seen:
+            raise CorpusError(f"{p.where}: id {p.id!r} was used before")
+        seen.add(p.id)
+        passages.append(Found(p.id, 0.0, p.title, p.text))
+    return passages
+
+
+def check_corpus(corpus: str) -> None:
+    """Refuses a corpus that isn't there, or not one, by its first passage.
+
+    Raises:
+        CorpusError: as `read_passages`.
+    """
+    from shard_server.building.read import read_corpus  # noqa: PLC0415 -- the cluster needs none
+
+    for _ in read_corpus(corpus):
+        return
+
+
+def check_names(sources: Sequence[SetSource]) -> None:
+    """Refuses sets of one name: nobody could tell whose figures are whose.
+
+    Raises:
+        ConfigError: naming the first.
+    """
+    seen = set()
+    for source in sources:
+        name = source.questions.name
+        if name in seen:
+            raise ConfigError(f"two sets are named {name!r}; name them: --set NAME=FOLDER")
+        seen.add(name)

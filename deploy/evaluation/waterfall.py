@@ -54,6 +54,17 @@ def steps_of(levels: Sequence[Level]) -> list[Step]:
     return steps
 
 
+def points(figure: float, *, sign: str = "") -> str:
+    """Points of a hundred with two decimals, "0.00" where they round to nothing.
+
+    Args:
+        figure: points.
+        sign: "+" to have gains begin with one.
+    """
+    shown = f"{figure:{sign}.2f}"
+    return shown if float(shown) else "0.00"
+
+
 def total_lost(levels: Sequence[Level]) -> dict[str, float]:
     """By metric, what was lost from the first level to the last."""
     return {

@@ -4,6 +4,7 @@ Rule: of a build's or an addition's passages all or none; passages that the inde
 second time as a whole, on this machine. No search reads any of it.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -160,6 +161,9 @@ def _passages(staged: StagedCorpus, rows: npt.NDArray[np.int64]) -> Iterator[Pas
 def _write_npy(path: Path, rows: npt.NDArray[np.float32]) -> None:
     """A block at a time: the rows may be more than memory holds."""
     table = np.lib.format.open_memmap(path, mode="w+", dtype="<f4", shape=rows.shape)
+    # written through a map, a full disk would end the process: take the room now
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     for start in range(0, len(rows), _BLOCK_ROWS):
         table[start : start + _BLOCK_ROWS] = rows[start : start + _BLOCK_ROWS]
     table.flush()

@@ -76,6 +76,7 @@ def read_qrels(path: Path) -> list[Judgment]:
         CorpusError: beginning with file:line.
     """
     judgments: list[Judgment] = []
+    grades: dict[tuple[str, str], int] = {}
     is_first = True
     for where, line in lines_of(path):
         columns = line.split("\t") if "\t" in line else line.split()
@@ -86,7 +87,14 @@ def read_qrels(path: Path) -> list[Judgment]:
             )
         query_id, passage_id, relevance = columns[0], columns[-2], columns[-1]
         try:
-            judgments.append(Judgment(query_id, passage_id, int(relevance)))
+            judgment = Judgment(query_id, passage_id, int(relevance))
+            before = grades.setdefault((query_id, passage_id), judgment.relevance)
+            if before != judgment.relevance:
+                raise CorpusError(
+                    f"{where}: query {query_id!r} and passage {passage_id!r} were judged {before} "
+                    f"before, and are {judgment.relevance} here"
+                )
+            judgments.append(judgment)
         except ValueError:
             if not is_first or relevance.lower() not in _RELEVANCE_HEADERS:
                 raise CorpusError(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from shoal.answers import Hit, Served
 from shoal.client import Client
 from shoal.credentials import NO_CREDENTIALS, Credentials
+from shoal.errors import FailedPreconditionError
 from shoal.evaluation import bootstrap
 from shoal.evaluation.asking import ask
 from shoal.evaluation.metrics import (
@@ -72,7 +73,11 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalReport:
-    """What a cluster scored, and how its answers were had; `coverage` is the least of any."""
+    """What a cluster scored, and how its answers were had.
+
+    `coverage` is the least of any; `n_probe` is what was meant, and `n_shrunk` questions were
+    answered from fewer lists, where little of a call's time was left.
+    """
 
     scored: Scored
     calls: tuple[Call, ...]
@@ -83,6 +88,7 @@ class EvalReport:
     n_probe: int
     candidates: int
     n_truncated: int
+    n_shrunk: int
     coverage: float
     queries_per_s: float
 
@@ -107,6 +113,7 @@ def evaluate(
     Raises:
         InvalidArgumentError: an unknown metric, or a cutoff above k.
         CorpusError: a judged query has no text, or the set lacks what a metric needs.
+        FailedPreconditionError: the index changed in the meantime.
         ShoalError: a search failed.
     """
     metrics = parse_metrics(plan.metrics)
@@ -131,6 +138,7 @@ def evaluate(
             for query_id, result in zip(ids, answers, strict=True):
                 rankings[query_id] = tuple(_found(hit, kept) for hit in result.hits)
             calls.append(Call(query_ids=tuple(ids), served=replace(answers, results=())))
+            _check_version(calls[0].served, answers)
             n_truncated += sum(result.query_truncated for result in answers)
             on_progress(len(rankings), len(asked))
     took_s = time.perf_counter() - begun_s
@@ -142,9 +150,10 @@ def evaluate(
         k=k,
         index=first.index,
         version=first.version,
-        n_probe=first.n_probe,
+        n_probe=first.n_probe_wanted or first.n_probe,
         candidates=first.candidates,
         n_truncated=n_truncated,
+        n_shrunk=sum(len(call.query_ids) for call in calls if call.served.n_probe_wanted),
         coverage=min(call.served.coverage for call in calls),
         queries_per_s=len(asked) / took_s,
     )
@@ -179,6 +188,14 @@ def ask_sparse(
         )
         on_progress(number, len(asked))
     return rankings
+
+
+def _check_version(first: Served, now: Served) -> None:
+    if (now.index, now.version) != (first.index, first.version):
+        raise FailedPreconditionError(
+            f"index {first.index!r} went from version {first.version} to {now.version} while it "
+            "was measured; measure it again"
+        )
 
 
 def _found(hit: Hit, kept: dict[str, Found]) -> Found:

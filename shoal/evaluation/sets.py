@@ -87,7 +87,8 @@ def read_files(queries: Path, qrels: Path | None, name: str = "") -> QuestionSet
 
 
 def read_answers(path: Path) -> dict[str, tuple[str, ...]]:
-    """Answers by query id, of a JSONL whose objects have `answers`, or `metadata.answers`.
+    """Answers by query id, of a JSONL whose objects have `answers`, or `metadata.answers`; a
+    question with an empty list of them has none.
 
     Raises:
         CorpusError: answers that are no texts, or have no word in them.
@@ -104,8 +105,8 @@ def read_answers(path: Path) -> dict[str, tuple[str, ...]]:
         given = record.get(
             "answers", metadata.get("answers") if isinstance(metadata, dict) else None
         )
-        if given is not None:
-            found[str(record.get("_id", record.get("id")))] = _answers(given, where)
+        if given is not None and (answers := _answers(given, where)):
+            found[str(record.get("_id", record.get("id")))] = answers
     return found
 
 
@@ -116,12 +117,13 @@ def _read_dpr(path: Path, name: str) -> QuestionSet:
     qrels: list[Judgment] = []
     for number, record in enumerate(records):
         where = f"{path}[{number}]"
-        if not isinstance(record, dict) or not isinstance(record.get("question"), str):
+        text = record.get("question") if isinstance(record, dict) else None
+        if not isinstance(text, str) or not text.strip():
             raise CorpusError(f"{where}: no field 'question' with a text in it")
         query_id = str(record.get("id", record.get("question_id", number)))
         if query_id in queries:
             raise CorpusError(f"{where}: question id {query_id!r} was seen before")
-        queries[query_id] = record["question"]
+        queries[query_id] = text
         if record.get("answers"):
             answers[query_id] = _answers(record["answers"], where)
         for positive in positives_of(record, where):

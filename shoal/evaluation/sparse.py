@@ -11,15 +11,17 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 import numpy.typing as npt
 
-from shoal.errors import InvalidArgumentError
+from shoal.errors import CorpusError, InvalidArgumentError
 
 Rows = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
 Baseline = Literal["bm25", "tfidf"]
 
+_NO_WORDS = "the corpus has no words that a sparse search could find, stop words aside"
+
 
 class SparseSearch(Protocol):
-    """A corpus that can be asked with words."""
+    """A corpus that can be asked with words; CorpusError where it has none."""
 
     def scores(self, question: str) -> Scores:
         """One score a passage, float32 (n_passages,); 0 where no word is shared."""
@@ -35,6 +37,8 @@ class Bm25:
         self._n_texts = len(texts)
         self._index = bm25s.BM25()
         tokens = bm25s.tokenize(list(texts), stopwords="en", show_progress=False)
+        if not tokens.vocab:
+            raise CorpusError(_NO_WORDS)
         self._index.index(tokens, show_progress=False)
 
     def scores(self, question: str) -> Scores:
@@ -58,7 +62,10 @@ class TfIdf:
         self._words: Any = TfidfVectorizer(
             stop_words="english", sublinear_tf=True, dtype=np.float32
         )
-        self._by_word = self._words.fit_transform(texts).T.tocsr()
+        try:
+            self._by_word = self._words.fit_transform(texts).T.tocsr()
+        except ValueError as failure:  # "empty vocabulary"
+            raise CorpusError(_NO_WORDS) from failure
 
     def scores(self, question: str) -> Scores:
         """As `SparseSearch`."""

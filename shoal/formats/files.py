@@ -31,6 +31,21 @@ def guard_storage(path: Path) -> Iterator[None]:
         ) from error
 
 
+def check_writable(path: Path) -> None:
+    """Tell before long work, not after it, that no file can be put at `path`.
+
+    Raises:
+        StorageError: its folder isn't there or not ours, or a folder is in its place.
+    """
+    folder = path.parent
+    if not folder.is_dir():
+        raise StorageError(f"{path}: can't be written: there is no folder {folder}")
+    if path.is_dir():
+        raise StorageError(f"{path}: can't be written: it is a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StorageError(f"{path}: can't be written: {folder} can't be written to")
+
+
 def stay_inside(folder: Path, path: Path) -> Path:
     """`path`, whose links don't lead out of `folder`; else IndexFormatError. Opens nothing."""
     if not path.resolve().is_relative_to(folder.resolve()):

@@ -1,7 +1,6 @@
 """The waterfall: its steps add up, and each search is what numpy and faiss find by themselves."""
 
 import itertools
-from types import SimpleNamespace
 
 import faiss
 import numpy as np
@@ -10,21 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.calibration.measure import open_shards
-from deploy.evaluation import exact, float32
-from deploy.evaluation.draw import draw_waterfall
+from deploy.evaluation import exact
 from deploy.evaluation.exact import exact_search
-from deploy.evaluation.explain import _as_answered, _open
+from deploy.evaluation.explain import _as_answered, _compressed, _Ladder
+from deploy.evaluation.ground import Ground, open_ground
 from deploy.evaluation.served_steps import Engine, Settings
 from deploy.evaluation.waterfall import Level, steps_of, total_lost
 from router.candidates import shard_candidates
 from shard_server.building.build import BuildOptions, build_index
 from shard_server.building.passage import Passage
-from shard_server.building.progress import silent
 from shard_server.building.stored import StoredIndex
 from shoal.answers import Outcome, ScoreKind, Served, ShardOutcome, Timings
 from shoal.errors import ConfigError
+from shoal.evaluation.files import Judgment
+from shoal.evaluation.metrics import parse_metrics
 from shoal.evaluation.rankings import Found
 from shoal.evaluation.score import Call
+from shoal.evaluation.sets import QuestionSet
 
 DIM, N_PASSAGES, N_QUERIES, N_SHARDS, N_LISTS = 24, 4_000, 40, 3, 32
 
@@ -222,60 +223,70 @@ def test_the_steps_add_up(tables):
         assert step.n_won["RR"] == sum(a > b for a, b in zip(after, before, strict=True))
 
 
-def test_it_is_drawn(tmp_path):
-    """A PNG, also where nothing was lost."""
-    levels = [Level(name="a", change="b", values={"RR": np.ones(3)}) for _ in range(3)]
-    draw_waterfall(tmp_path / "w.png", levels, "title")
-    assert (tmp_path / "w.png").read_bytes().startswith(b"\x89PNG")
-
-
-class Counting:
-    """Encodes a passage as its number; cuts those above `limit`; may fail at the nth chunk."""
-
-    dim = 2
-
-    def __init__(self, scale: float, limit: int, fails_at: int = -1) -> None:
-        self.scale, self.limit, self.fails_at, self.n_texts = scale, limit, fails_at, 0
-
-    def encode(self, titles, texts):
-        self.fails_at -= 1
-        if self.fails_at == 0:
-            raise KeyboardInterrupt
-        self.n_texts += len(texts)
-        return np.array([[int(text), self.scale] for text in texts], dtype=np.float32)
-
-    def cuts(self, titles, texts):
-        return np.array([int(text) >= self.limit for text in texts])
-
-
-def test_float32_vectors_are_kept_and_go_on(tmp_path, monkeypatch):
-    """An interrupted encoding repeats one chunk at most; what was not cut is encoded once."""
-    monkeypatch.setattr(float32, "_CHUNK", 10)
-    passages = [Found(f"p{n}", 0.0, "", str(n)) for n in range(35)]
-    float32.prepare(tmp_path / "f", "this")
-    with pytest.raises(KeyboardInterrupt):
-        float32.encode_again(
-            tmp_path / "f", passages, Counting(1, 30, fails_at=3), Counting(2, 99), silent
-        )
-    again, whole = Counting(1, 30), Counting(2, 99)
-    vectors = float32.encode_again(tmp_path / "f", passages, again, whole, silent)
-    assert (again.n_texts, whole.n_texts) == (15, 5)
-    assert vectors.whole_rows.tolist() == [30, 31, 32, 33, 34]
-    assert vectors.cut[:, 0].tolist() == list(range(35))
-    assert vectors.of_whole_texts()[:, 1].tolist() == [1.0] * 30 + [2.0] * 5
-    idle = Counting(1, 30)
-    float32.encode_again(tmp_path / "f", passages, idle, idle, silent)
-    assert idle.n_texts == 0
-    with pytest.raises(ConfigError, match="another index or model"):
-        float32.prepare(tmp_path / "f", "that")
-
-
 @pytest.mark.parametrize(
     ("name", "version", "told"),
     [("points", 2, "serves version 2 of 'points'"), ("points", 1, "bare vectors")],
 )
-def test_what_cant_be_explained_is_refused(stored, name, version, told):
-    """Another version than the folder's, or an index whose questions nobody can encode."""
-    report = SimpleNamespace(index=name, version=version)
+def test_what_cant_be_explained_is_refused(stored, tmp_path, name, version, told):
+    """Another version than the folder's, or an index whose questions nobody can encode; no folder
+    is left behind.
+    """
     with pytest.raises(ConfigError, match=told):
-        _open(stored.index_dir, report)
+        open_ground(stored.index_dir, tmp_path / "float32", name, version)
+    assert not (tmp_path / "float32").exists()
+
+
+def test_judged_passages_that_the_index_lacks_are_counted(stored):
+    """A set of another corpus would be explained as all lost; a few absent ones are told."""
+    passages = [Found(f"p{n}", 0.0) for n in range(3)]
+    ground = Ground(index_dir=stored.index_dir, stored=stored, encoder=None, passages=passages,
+                    float32_dir=None)  # fmt: skip
+
+    def judged(*ids: str) -> QuestionSet:
+        qrels = [Judgment("q", passage_id, 1) for passage_id in ids]
+        return QuestionSet(name="set", queries={"q": "?"}, qrels=[*qrels, Judgment("q", "x", 0)])
+
+    assert ground.n_absent(judged("p0", "p1")) == 0
+    assert ground.n_absent(judged("p0", "p9", "p8")) == 2
+    with pytest.raises(ConfigError, match="none of the passages that set judges"):
+        ground.n_absent(judged("p8", "p9"))
+
+
+def test_each_level_of_the_codes_is_the_search_it_says(stored, engine, oracle, queries):
+    """By reciprocal rank of a passage that is hard to find: all lists, then few of them, then
+    rescored as one index, then in shares; no two of them are the same search.
+    """
+    golds = [oracle.in_order(query, np.arange(N_PASSAGES), 8)[-1] for query in queries]
+    names = [f"q{number}" for number in range(N_QUERIES)]
+    questions = QuestionSet(
+        name="hard",
+        queries=dict.fromkeys(names, "?"),
+        qrels=[Judgment(name, f"p{gold}", 1) for name, gold in zip(names, golds, strict=True)],
+    )
+    passages = [Found(f"p{number}", 0.0) for number in range(N_PASSAGES)]
+    ladder = _Ladder(metrics=parse_metrics(["RR"]), questions=questions, passages=passages)
+    settings = Settings(k=10, n_probe=3, candidates=12)
+    _compressed(ladder, engine, queries, settings, stored.manifest)
+
+    shares = [shard_candidates(12, s.n_live, N_PASSAGES) for s in stored.manifest.shards]
+    searches = {
+        "codes alone": lambda q: oracle.by_codes(q, 10, N_LISTS),
+        "codes alone, nearest lists": lambda q: oracle.by_codes(q, 10, 3),
+        "rescored": lambda q: oracle.in_order(q, oracle.by_codes(q, 12, 3), 10),
+        "rescored in shards": lambda q: oracle.in_order(
+            q,
+            [o for s in range(N_SHARDS) for o in oracle.by_codes(q, shares[s], 3, shard=s)],
+            10,
+        ),
+    }
+    assert [level.name for level in ladder.levels] == list(searches)
+    figures = []
+    for level, search in zip(ladder.levels, searches.values(), strict=True):
+        ranked = [search(query) for query in queries]
+        wanted = [
+            1 / (1 + ids.index(gold)) if gold in ids else 0.0
+            for ids, gold in zip(ranked, golds, strict=True)
+        ]
+        assert level.values["RR"].tolist() == pytest.approx(wanted), level.name
+        figures.append(level.figure("RR"))
+    assert len(set(figures)) == len(figures)

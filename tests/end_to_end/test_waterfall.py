@@ -90,6 +90,8 @@ def test_every_point_is_accounted_for(served, passages, encoder, capsys):
         "float32, whole texts", "float32, cut texts", "float16", "stored vectors", "codes alone",
         "codes alone, nearest lists", "rescored", "rescored in shards", "as answered", "served",
     ]  # fmt: skip
+    assert set(told) == {"RR@100", "levels", "steps", "lost", "n_queries", "k", "index", "version",
+                         "n_probe", "candidates", "n_shrunk", "coverage"}  # fmt: skip
     lost = [step["lost"]["RR@100"] for step in told["steps"]]
     assert sum(lost) == pytest.approx(told["lost"]["RR@100"], abs=1e-5)
     assert levels["float32, whole texts"] - told["RR@100"] == pytest.approx(sum(lost), abs=1e-5)

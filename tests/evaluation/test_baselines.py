@@ -68,6 +68,14 @@ def test_words_find_their_passage(name):
     assert not top_rows(search.scores("?"), 5).size
 
 
+@pytest.mark.parametrize("name", ["bm25", "tfidf"])
+@pytest.mark.parametrize("texts", [["the", "and of"], ["", "?"]])
+def test_a_corpus_without_words_is_told(name, texts):
+    """Both libraries fail on one, each in its own way."""
+    with pytest.raises(CorpusError, match="no words"):
+        open_sparse(name, texts)
+
+
 def test_a_trec_run_reads_back(tmp_path):
     """ir-measures reads what was written, ranks and scores."""
     rankings = {"q": (Found("a", 2.5), Found("b", 1.25))}
@@ -111,7 +119,13 @@ def test_baselines_need_no_cluster(facts, tmp_path):
     low, high = told["intervals"]["Success@1"]
     assert low <= told["Success@1"] <= high
     assert told["searcher"] == "bm25"
+    # what programs read: docs/evaluation.md names them
+    assert set(told) == {"Success@1", "Answer@1", "RR", "intervals", "searcher", "n_queries", "k",
+                         "baselines", "comparisons"}  # fmt: skip
     contrast = told["comparisons"]["tfidf"]
+    assert set(contrast) == {"metric", "difference", "interval", "n_wins", "n_losses", "n_ties",
+                             "wins", "losses", "examples"}  # fmt: skip
+    assert set(told["baselines"]["tfidf"]) == {"Success@1", "Answer@1", "RR", "intervals"}
     n_compared = contrast["n_wins"] + contrast["n_losses"] + contrast["n_ties"]
     assert n_compared == told["n_queries"] == len(QUESTIONS)
     difference = told["Success@1"] - told["baselines"]["tfidf"]["Success@1"]
@@ -132,6 +146,9 @@ def test_several_sets_stand_in_one_table(facts):
     table = run(*arguments)
     assert table.splitlines()[0].split()[:4] == ["set", "questions", "searcher", "Success@1"]
     assert [line.split()[0] for line in table.splitlines()[1:]] == ["one", "two"]
+    compared = run(*arguments, "--baseline", "tfidf", "--compare").splitlines()
+    headed = [line.partition(" by ")[0] for line in compared if " against " in line]
+    assert headed == ["one: bm25 against tfidf", "two: bm25 against tfidf"]
     told = json.loads(run(*arguments, "--json"))
     assert told["sets"]["one"] == told["sets"]["two"]
 
@@ -143,6 +160,9 @@ def test_several_sets_stand_in_one_table(facts):
         (["--offline", "--baseline", "bm25", "--compare"], "needs two searches"),
         (["--baseline", "splade"], "known are bm25, tfidf"),
         (["--png", "x.png"], "belong to --waterfall"),
+        (["--device", "cpu"], "belong to --waterfall"),
+        (["--corpus", "c.jsonl"], "what a --baseline searches"),
+        (["--offline", "--baseline", "bm25", "--n-probe", "4"], "are the cluster's"),
         (["--waterfall", "--compare"], "explains the cluster alone"),
         (["--waterfall", "--offline"], "through a running cluster"),
         (["--waterfall"], "needs the index's folder"),
@@ -153,3 +173,46 @@ def test_flags_that_make_no_sense_together_are_told(facts, arguments, told, caps
     """Before anything is searched, in one line."""
     assert command(["eval", "--set", str(facts), "--target", "127.0.0.1:1", *arguments]) != 0
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--run", "{}/none/run"], "there is no folder"),
+        (["--dpr-json", "{}"], "it is a folder"),
+        (["--metrics", "Success"], "needs a cutoff"),
+        (["-k", "0"], "1 to 1,000"),
+        (["--set", "{}"], "two sets are named 'facts'"),
+        (["--corpus", "{}/none.jsonl"], "no such file"),
+    ],
+)
+def test_what_would_fail_in_the_end_is_told_at_the_start(facts, arguments, told, capsys):
+    """An hour of questions must not be asked for nothing: here the cluster isn't even there."""
+    given = [each.format(facts) for each in arguments]
+    base = ["eval", "--set", str(facts), "--target", "127.0.0.1:1", "--baseline", "bm25"]
+    assert command([*base, *given]) != 0
+    written = capsys.readouterr().err
+    assert told in written
+    assert written.count("\n") == 1
+
+
+def test_figures_stand_though_a_file_could_not_be_written(facts, tmp_path, capsys):
+    """What a TREC run can't hold is known in the end alone; the measuring is not lost for it."""
+    corpus = facts / "corpus.jsonl"
+    corpus.write_text(corpus.read_text().replace('"_id": "', '"_id": "p '))
+    assert command(["eval", "--offline", "--baseline", "bm25", "--set", str(facts), "--json",
+                    "--run", str(tmp_path / "run")]) == 65  # fmt: skip
+    written = capsys.readouterr()
+    assert json.loads(written.out)["n_queries"] == len(QUESTIONS)
+    assert "white space" in written.err
+    assert not (tmp_path / "run").exists()
+    # and its passages are no longer those that the set judges
+    assert "bm25 found none of the passages that facts judges" in written.err
+
+
+def test_a_passage_that_is_there_twice_is_refused(facts, capsys):
+    """One id for two texts: a figure could not say which was found."""
+    with (facts / "corpus.jsonl").open("a") as file:
+        file.write("\n" + json.dumps({"_id": next(iter(FACTS)), "text": "again"}))
+    assert command(["eval", "--offline", "--baseline", "bm25", "--set", str(facts)]) == 65
+    assert f"corpus.jsonl:{len(FACTS) + 1}: id" in capsys.readouterr().err

@@ -39,6 +39,21 @@ def test_a_sure_thing_has_no_width():
     assert intervals({}) == {}
 
 
+def test_a_difference_is_judged_question_by_question(rng):
+    """Two searches find and miss much the same: drawn in pairs, their difference is far surer than
+    two figures drawn apart, and its interval is that of the gains' own mean.
+    """
+    first = (rng.random(1_000) < 0.6).astype(float)
+    second = np.where(rng.random(1_000) < 0.05, 1 - first, first)
+    gains = first - second
+    low, high = compare("RR", [f"q{i}" for i in range(1_000)], first, second).interval
+    half = norm.ppf(0.975) * gains.std() / np.sqrt(len(gains))
+    assert low == pytest.approx(gains.mean() - half, abs=0.003)
+    assert high == pytest.approx(gains.mean() + half, abs=0.003)
+    apart = norm.ppf(0.975) * np.sqrt((first.var() + second.var()) / len(gains))
+    assert (high - low) / 2 < apart / 2
+
+
 def test_a_comparison_names_who_wins_what():
     """Wins and losses by question, the largest difference first; the rest are ties."""
     found = compare(

@@ -73,6 +73,7 @@ def test_a_bad_query_line_is_named(tmp_path, text, where, what):
         ("1\tp1\tyes\n2\tp2\t1\n", ":1", "whole number"),
         ("1\tp1\t1.0\n2\tp2\t1\n", ":1", "whole number"),
         ("query\tpassage\tscore\n", ":1", "no judgments"),
+        ("1\tp1\t1\n1\tp1\t1\n1\tp1\t0\n", ":3", "judged 1 before"),
     ],
 )
 def test_a_bad_judgment_is_named(tmp_path, text, where, what):

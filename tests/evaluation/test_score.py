@@ -1,10 +1,12 @@
 """Metrics through a real server with known rankings, against arithmetic by hand."""
 
 import asyncio
+import json
 
 import pytest
 from fakes.served_search import serving_search
 
+from deploy.cli.main import run as command
 from shoal import errors
 from shoal.evaluation.files import Judgment
 from shoal.evaluation.metrics import parse_metrics
@@ -23,6 +25,8 @@ class Ranked(search_pb2_grpc.SearchServiceServicer):
 
     def __init__(self) -> None:
         self.requests: list[pb.SearchRequest] = []
+        self.versions = [2]
+        self.shrunk = [False]
 
     async def Search(self, request, context):
         self.requests.append(request)
@@ -35,7 +39,16 @@ class Ranked(search_pb2_grpc.SearchServiceServicer):
             )
             for query in request.queries
         ]
-        return pb.SearchResponse(results=results, index="i", version=2, n_probe=4, candidates=100)
+        n_calls = len(self.requests) - 1
+        shrunk = self.shrunk[n_calls % len(self.shrunk)]
+        return pb.SearchResponse(
+            results=results,
+            index="i",
+            version=self.versions[n_calls % len(self.versions)],
+            n_probe=2 if shrunk else 4,
+            n_probe_wanted=4 if shrunk else 0,
+            candidates=100,
+        )
 
 
 @pytest.fixture
@@ -98,6 +111,46 @@ async def test_a_figure_comes_with_its_interval(ranked):
     assert 0.0 <= low < 1 / 3 < high <= 1.0
     assert report.metrics["NumRet"] == 9.0
     assert "NumRet" not in report.scored.intervals
+
+
+async def test_an_index_that_changes_meanwhile_is_not_measured(ranked):
+    """Half the questions of one version and half of another are the figures of neither."""
+    ranked.versions = [2, 3]
+    with pytest.raises(errors.FailedPreconditionError, match=r"from version . to .") as caught:
+        await run(ranked)
+    assert "measure it again" in caught.value.message
+
+
+async def test_questions_that_were_searched_less_are_counted(ranked):
+    """A call with little time left probes fewer lists: its figures are of a lesser search."""
+    ranked.shrunk = [True, True]
+    report = await run(ranked)
+    assert (report.n_probe, report.n_shrunk) == (4, 3)
+    ranked.shrunk = [False]
+    assert (await run(ranked)).n_shrunk == 0
+
+
+async def test_the_command_tells_programs_how_the_cluster_searched(ranked, tmp_path, capsys):
+    """The keys that docs/evaluation.md names; DPR's file has texts though no metric needs them."""
+    lines = [{"_id": i, "text": text, "answers": ["1715"]} for i, text in QUERIES.items()]
+    (tmp_path / "queries.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    (tmp_path / "qrels.tsv").write_text("\n".join("\t".join(map(str, j)) for j in QRELS))
+    arguments = ["eval", "--set", str(tmp_path), "--target", ranked.target, "--metrics", "RR@3",
+                 "--dpr-json", str(tmp_path / "out.json"), "--json"]  # fmt: skip
+    code = await asyncio.to_thread(command, arguments)
+    written = capsys.readouterr()
+    assert code == 0, written.err
+    told = json.loads(written.out)
+    assert set(told) == {
+        "RR@3", "intervals", "searcher", "n_queries", "k", "index", "version", "n_probe",
+        "candidates", "exact", "coverage", "n_truncated", "n_shrunk", "queries_per_s",
+    }  # fmt: skip
+    assert told["RR@3"] == pytest.approx((1 + 1 / 3) / 3)
+    assert (told["searcher"], told["index"], told["version"]) == ("cluster", "i", 2)
+    results = json.loads((tmp_path / "out.json").read_text())
+    found = [[(ctx["id"], ctx["has_answer"]) for ctx in r["ctxs"]] for r in results]
+    assert found[0] == [("p1", True), ("p2", False), ("p3", False)]
+    assert results[0]["ctxs"][0]["text"] == TEXTS["p1"]
 
 
 @pytest.mark.parametrize(

@@ -57,12 +57,23 @@ def test_dprs_json_is_a_set(tmp_path):
     assert found.answers["1"] == ("1715",)
 
 
+def test_a_question_without_answers_is_none_that_failed(tmp_path):
+    """An empty list, as SQuAD 2 has it, is no answer that a searcher could miss."""
+    lines = [
+        {"_id": "a", "text": "x", "answers": []},
+        {"_id": "b", "text": "y", "answers": ["Homer"]},
+    ]
+    (tmp_path / "q.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    assert read_files(tmp_path / "q.jsonl", None).asked == ["b"]
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
         ('{"_id": "a", "text": "x", "answers": [3]}', "must be a list of texts"),
         ('{"_id": "a", "text": "x", "answers": [" "]}', "has no word"),
         ('{"_id": "a", "text": "x"}', "give --qrels"),
+        ('{"_id": "a", "text": "x", "answers": []}', "give --qrels"),
     ],
 )
 def test_answers_that_say_nothing_are_refused(tmp_path, line, told):
@@ -95,6 +106,7 @@ def test_a_set_that_is_not_there_is_told():
         ("{}", "list of objects"),
         ("[1", "not JSON"),
         ("[3]", r"\[0\]: no field 'question'"),
+        ('[{"question": " ", "answers": ["b"]}]', r"\[0\]: no field 'question'"),
         ('[{"question": "a", "positive_ctxs": "b"}]', "must be a list of objects"),
         ('[{"question": "a"}]', "no question has answers"),
         ("[" * 5_000, "not JSON"),
