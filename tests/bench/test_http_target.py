@@ -11,6 +11,7 @@ from shoal.bench import LoadPlan, run_load
 from shoal.bench.http_target import ids_of, open_target
 from shoal.bench.load import start_workers
 from shoal.credentials import Credentials
+from shoal.rpc.limits import server_options
 from shoal.v1 import search_pb2 as pb
 
 
@@ -138,7 +139,7 @@ async def test_a_router_elsewhere_tells_the_truth(retrieve):
     method = grpc.unary_unary_rpc_method_handler(
         search, pb.SearchRequest.FromString, pb.SearchResponse.SerializeToString
     )
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=server_options())
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler("shoal.v1.SearchService", {"Search": method}),)
     )

@@ -12,6 +12,7 @@ from grpc_health.v1._async import HealthServicer
 
 from shoal.client import AsyncClient, Client
 from shoal.rpc.interceptor import ShoalInterceptor
+from shoal.rpc.limits import server_options
 from shoal.v1 import search_pb2 as pb
 from shoal.v1 import search_pb2_grpc
 
@@ -61,7 +62,7 @@ class ScriptedSearch(search_pb2_grpc.SearchServiceServicer):
 
 @contextlib.asynccontextmanager
 async def _serving(servicer: ScriptedSearch) -> AsyncIterator[None]:
-    server = grpc.aio.server(interceptors=(ShoalInterceptor(),))
+    server = grpc.aio.server(interceptors=(ShoalInterceptor(),), options=server_options())
     search_pb2_grpc.add_SearchServiceServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(servicer.health, server)
     servicer.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"

@@ -9,6 +9,7 @@ import trustme
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from deploy.probe import main
+from shoal.rpc.limits import server_options
 
 PATIENT = ("--timeout-s", "60")
 """The default is for machines with nothing else to do."""
@@ -17,7 +18,7 @@ PATIENT = ("--timeout-s", "60")
 @contextlib.contextmanager
 def _server(status, certificate=None):
     with ThreadPoolExecutor(1) as pool:
-        server = grpc.server(pool)
+        server = grpc.server(pool, options=server_options())
         servicer = health.HealthServicer()
         servicer.set("", status)
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

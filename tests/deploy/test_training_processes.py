@@ -25,8 +25,9 @@ time.sleep(600)
 """
 
 _SUPERVISES = """
-import sys
+import signal, sys
 from deploy.training.processes import run_together
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where the tests run unattended
 run_together([sys.executable, "-c", *sys.argv[1:]], 2, print)
 """
 

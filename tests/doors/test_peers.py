@@ -15,6 +15,7 @@ from shoal.internal.v1 import shard_pb2, shard_pb2_grpc
 from shoal.rpc.access import AccessFiles, Guard
 from shoal.rpc.certificates import CertificateFiles, ServerCertificates
 from shoal.rpc.interceptor import ShoalInterceptor
+from shoal.rpc.limits import server_options
 from shoal.rpc.tokens import entry_of, new_token
 
 
@@ -32,7 +33,7 @@ async def test_a_router_shows_its_certificate_and_token(tmp_path, authority, loc
         certificate=localhost.certificate, key=localhost.key, client_ca=authority.file
     )
     guard = Guard(AccessFiles(internal_token=secret))
-    server = grpc.aio.server(interceptors=(ShoalInterceptor(guard),))
+    server = grpc.aio.server(interceptors=(ShoalInterceptor(guard),), options=server_options())
     shard_pb2_grpc.add_ShardServiceServicer_to_server(Shard(), server)
     port = server.add_secure_port("127.0.0.1:0", ServerCertificates(files).credentials())
     await server.start()

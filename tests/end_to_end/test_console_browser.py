@@ -115,11 +115,11 @@ def test_a_phone_shows_everything_in_its_width(page):
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, view
 
 
-def test_a_shard_that_dies_is_shown_within_three_seconds(browser, cluster, record_property):
+def test_a_shard_that_dies_is_shown_within_three_seconds(browser, cluster):
     """And so is its return. The launcher is held still meanwhile, so that it stays dead.
 
-    The page asks once a second. The time is recorded, and three times as many looks are a failure:
-    a busy machine makes looks late, and no more of them.
+    The page asks once a second. Three times as many looks are a failure, whatever the time: a busy
+    machine makes looks late, and no more of them.
     """
     report = json.loads(cluster.shoal("status", "--name", cluster.name, "--json").stdout)
     launcher = report["pid"]
@@ -149,5 +149,4 @@ def test_a_shard_that_dies_is_shown_within_three_seconds(browser, cluster, recor
         )
         page.locator("#notice").wait_for(state="hidden")
         assert "Coverage\n100 %" in page.locator("#strip").inner_text()
-    record_property("shown_after_s", round(took_s, 2))
     assert n_looks <= 9, f"shown after {n_looks} looks, {took_s:.1f} s"

@@ -22,6 +22,7 @@ from deploy.ray.watch import Watch
 from shoal.credentials import NO_CREDENTIALS, Credentials, Tls
 from shoal.internal.v1 import admin_pb2 as pb
 from shoal.internal.v1 import admin_pb2_grpc
+from shoal.rpc.limits import server_options
 
 
 class Router(admin_pb2_grpc.AdminServiceServicer):
@@ -87,7 +88,7 @@ async def test_a_router_with_a_new_authority_is_believed_once_the_file_has_it(tl
 
 async def test_a_router_that_answers_lives_and_a_shard_must_serve():
     """In an outage of shards every router would be replaced by one that knows nothing of them."""
-    server, health = grpc.aio.server(), HealthServicer()
+    server, health = grpc.aio.server(options=server_options()), HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     await health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"

@@ -11,6 +11,7 @@ from deploy.ray.members import missing_at
 from shoal.credentials import NO_CREDENTIALS
 from shoal.internal.v1 import admin_pb2 as pb
 from shoal.internal.v1 import admin_pb2_grpc
+from shoal.rpc.limits import server_options
 from shoal.v1 import search_pb2, search_pb2_grpc
 
 INDEX = IndexFacts(name="wiki", version=1, n_shards=1, encoder_model=None)
@@ -39,7 +40,7 @@ def router(monkeypatch):
     """A router and its address."""
     monkeypatch.setattr(members, "_ASK_S", 60.0)  # 5 s are for machines with less to do
     served = Router()
-    server = grpc.server(ThreadPoolExecutor(max_workers=2))
+    server = grpc.server(ThreadPoolExecutor(max_workers=2), options=server_options())
     admin_pb2_grpc.add_AdminServiceServicer_to_server(served, server)
     search_pb2_grpc.add_SearchServiceServicer_to_server(served, server)
     served.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"

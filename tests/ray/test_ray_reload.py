@@ -11,6 +11,7 @@ from shoal.credentials import NO_CREDENTIALS
 from shoal.errors import FailedPreconditionError, UnavailableError
 from shoal.internal.v1 import admin_pb2 as pb
 from shoal.internal.v1 import admin_pb2_grpc
+from shoal.rpc.limits import server_options
 
 
 class Router(admin_pb2_grpc.AdminServiceServicer):
@@ -35,7 +36,7 @@ def serve():
     def start(*routers: Router) -> list[str]:
         addresses = []
         for router in routers:
-            server = grpc.server(ThreadPoolExecutor(max_workers=2))
+            server = grpc.server(ThreadPoolExecutor(max_workers=2), options=server_options())
             admin_pb2_grpc.add_AdminServiceServicer_to_server(router, server)
             addresses.append(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
             server.start()
