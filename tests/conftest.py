@@ -11,6 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from shoal.garbage import collect_seldom
+
+collect_seldom()  # with torch, faiss and all tests in memory a look takes half a second
+
 # a busy machine makes examples slow, which is no fault of theirs; and a change is judged by the
 # same examples wherever it is tested. `--hypothesis-profile explore` draws others each time
 settings.register_profile(

@@ -29,6 +29,7 @@ from deploy.cli import (
 )
 from shoal import __version__
 from shoal.errors import ShoalError
+from shoal.garbage import collect_seldom
 
 USAGE = 64
 INTERNAL = 70
@@ -134,6 +135,7 @@ def explain(failure: BaseException) -> tuple[str, int]:
 
 def main() -> None:
     """The entry point."""
+    collect_seldom()
     sys.exit(run())
 
 

@@ -7,7 +7,6 @@ taking calls. Knows nothing of what is served.
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 import sys
@@ -23,6 +22,7 @@ from grpc_reflection.v1alpha import reflection
 
 from shoal.config import ProcessConfig, load_config, refuse_exposed
 from shoal.errors import ShoalError
+from shoal.garbage import collect_new_alone, collect_seldom
 from shoal.parent import die_with_parent
 from shoal.rpc.access import AccessFiles, Guard
 from shoal.rpc.interceptor import ShoalInterceptor
@@ -83,7 +83,7 @@ async def serve(
         try:
             announce(config, listening, serving=False)
             if await _unless_stopped(start(), stopping):
-                _spare_collector()
+                collect_new_alone()
                 for name in ("", *(service.full_name for service in services)):
                     await health.set(name, health_pb2.HealthCheckResponse.SERVING)
                 announce(config, listening, serving=True)
@@ -107,6 +107,7 @@ def run(
 
     A ShoalError is one line on stderr and its exit code.
     """
+    collect_seldom()  # until it serves
     try:
         config = load_config(model, prog, sys.argv[1:])
         tell_build(prog)
@@ -156,14 +157,6 @@ async def _add(services: Sequence[Service], server: grpc.aio.Server) -> HealthSe
     health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
     reflection.enable_server_reflection([*names, health_name, reflection.SERVICE_NAME], server)
     return health
-
-
-def _spare_collector() -> None:
-    """Takes what is there now out of garbage collection: it stays, and to walk it takes longer than
-    a query does.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 async def _unless_stopped(work: Awaitable[None], stopping: asyncio.Event) -> bool:

@@ -11,7 +11,7 @@ from encoder_service.training.pairs import PassageText, TrainingPair, make_pair
 N_TOPICS = 8
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def _one_thread():
     """A model this small is faster on one core than two cores are at sharing it."""
     before = torch.get_num_threads()
