@@ -151,16 +151,17 @@ def evaluate(
         return
     with progress() as show:
         results = measure_sets(sources, plan, names, k, baselines, corpus or "", show)
-    write_results(
-        results,
-        compared_by=names[0] if compare else "",
-        n_examples=n_examples,
-        exact=exact,
-        as_json=as_json,
-    )
-    note_what_is_odd(results)
-    # behind the figures, which a file that can't be written must not cost
-    _write_files(results[0], run, dpr_json)
+    try:  # before the files, of which one that can't be written must not cost the figures
+        write_results(
+            results,
+            compared_by=names[0] if compare else "",
+            n_examples=n_examples,
+            exact=exact,
+            as_json=as_json,
+        )
+        note_what_is_odd(results)
+    finally:  # nor does a reader who has seen enough (`| head`) cost the files
+        _write_files(results[0], run, dpr_json)
 
 
 def _refuse_nonsense(faults: list[tuple[object, str]]) -> None:

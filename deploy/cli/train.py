@@ -11,6 +11,7 @@ import typer
 from deploy.cli import flags
 from deploy.cli.output import note, write, write_json, write_table
 from shoal.errors import ConfigError
+from shoal.formats.files import check_writable
 from shoal.parent import die_with_parent
 
 if TYPE_CHECKING:
@@ -140,8 +141,7 @@ def train(
 
     if png is not None:
         check_drawing()
-        if not png.parent.is_dir():  # said now rather than after hours
-            raise ConfigError(f"--png {png}: there is no folder {png.parent}")
+        check_writable(png)  # said now rather than after hours
     settings = TrainingSettings(
         n_steps=n_steps,
         batch_size=batch_size,

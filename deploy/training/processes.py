@@ -23,6 +23,8 @@ _ERROR = "shoal: error: "
 _INTERNAL = 70
 _POLL_S = 0.05
 _GRACE_S = 5.0
+_CAUSE_S = 2.0
+"""For whoever failed first to come to its end, where one was seen that may have met that."""
 
 
 def run_together(command: Sequence[str], n_processes: int, tell: Callable[[str], None]) -> int:
@@ -96,19 +98,25 @@ class _Process:
 
 def _until_the_end(started: Sequence[_Process], tell: Callable[[str], None]) -> int:
     errors: list[str] = []
+    until_s: float | None = None
     while True:
         codes = [each.popen.poll() for each in started]
         for line in started[0].new_lines():
             (errors.append if line.startswith(_ERROR) else tell)(line)
-        if (cause := cause_of(codes)) is not None:
+        cause = cause_of(codes)
+        if cause is not None and cause[1] == _INTERNAL and None in codes:
+            until_s = until_s or time.monotonic() + _CAUSE_S
+            if time.monotonic() < until_s:
+                cause = None
+        if cause is not None:
             rank, code = cause
+            for line in errors if rank == 0 else started[rank].new_lines():
+                tell(line)
             if code < 0:
                 raise UnavailableError(
                     f"process {rank} of {len(started)} was ended by {signal.Signals(-code).name}, "
                     "and so the others; the same command goes on from the last checkpoint"
                 )
-            for line in errors if rank == 0 else started[rank].new_lines():
-                tell(line)
             return code
         if not any(code is None for code in codes):
             return 0

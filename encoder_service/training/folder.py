@@ -53,12 +53,13 @@ def hold(out: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = path.open("a+b")
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # who fails takes the lock's file away: ours must still have the name
-            held = path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino
-        except BlockingIOError:
-            held = False
+        with guard_storage(folder):  # some network disks know no locks
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # who fails takes the lock's file away: ours must still have the name
+                held = path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino
+            except BlockingIOError:
+                held = False
         if not held:
             raise LockedError(
                 f"{out}: another process trains into it; wait, or choose another --out"
@@ -120,8 +121,9 @@ def throw_away(out: Path) -> None:
         StorageError: they aren't ours to remove.
     """
     with guard_storage(out):
-        for path in [*out.iterdir(), *(out / CHECKPOINTS).iterdir()]:
-            if path.name in {CHECKPOINTS, _LOCK}:
+        models = [path for path in out.iterdir() if path.name in _OURS - {CHECKPOINTS}]
+        for path in [*models, *(out / CHECKPOINTS).iterdir()]:
+            if path.name == _LOCK:
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

@@ -114,7 +114,7 @@ class Training:
         """
         step = self._resume()
         if not step:
-            self._refuse_nothing()
+            self.refuse_nothing()
             self._validate(0, tell_validation)
         begun_s, first = time.monotonic(), step
         while step < self._settings.n_steps and not self._exhausted():
@@ -178,8 +178,12 @@ class Training:
             [self._pairs[row] for row in rows], n_hard_negatives=self._settings.n_hard_negatives
         )
 
-    def _refuse_nothing(self) -> None:
-        """Refuses data whose negatives teach nothing, before hours are spent on it."""
+    def refuse_nothing(self) -> None:
+        """Refuses data whose negatives teach nothing, before hours are spent on it.
+
+        Raises:
+            ConfigError: there are fewer pairs than a batch, no negatives, or too easy ones.
+        """
         if len(self._pairs) < self._settings.batch_size:
             raise ConfigError(
                 f"{len(self._pairs)} pairs are fewer than a batch of {self._settings.batch_size}"

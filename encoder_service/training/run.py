@@ -106,14 +106,16 @@ def train(
         refuse_foreign(plan.out, identity)
     world.wait()  # before anybody writes there
     with hold(plan.out) if world.leads else nullcontext(), _guard_memory():
-        if plan.restart and world.leads:
-            throw_away(plan.out)
-        world.wait()
         groups = world.as_led(_groups(pairs, towers, plan.settings))
         training = Training(
             towers, pairs, groups, held_out, plan.settings,
             world=world, folder=plan.out, identity=identity,
         )  # fmt: skip
+        if plan.restart:
+            training.refuse_nothing()  # nor does data that teaches nothing
+            if world.leads:
+                throw_away(plan.out)
+            world.wait()
         training.run(tell, tell_validation)
         if not world.leads:
             return None
@@ -192,6 +194,7 @@ def _identity(plan: TrainingPlan, towers: TrainableTowers) -> str:
         "held_out_share": plan.held_out_share,
         "max_validation_questions": plan.max_validation_questions,
         "settings": asdict(plan.settings),
+        "n_pairs": len(plan.pairs),  # behind them come those of the validation
     }
     return identity_of(about, [*plan.pairs, *(plan.validation or ())])
 
@@ -205,7 +208,7 @@ def _write(
     n_pairs: int,
     identity: str,
 ) -> TrainingOutcome:
-    """Writes the models with a card for each, whole or not at all, and what made them."""
+    """Writes the models with a card for each, and what made them when the last one is whole."""
     folders = {name: plan.out / name for name in towers.networks()}
     outcome = TrainingOutcome(
         folders=folders,

@@ -88,6 +88,37 @@ sys.exit(74)
     assert all(is_gone(int(path.read_text())) for path in tmp_path.iterdir())
 
 
+def test_who_failed_first_may_take_a_moment_to_end():
+    """Another met its closed connection, and was gone sooner: as a bug, which it isn't."""
+    script = """
+import os, sys, time
+if os.environ["RANK"] == "0":
+    sys.stderr.write("shoal: error: a bug: connection closed\\n")
+    sys.exit(70)
+time.sleep(0.3)
+sys.stderr.write("shoal: error: disk full\\n")
+sys.exit(74)
+"""
+    assert together(script, n=2) == (74, ["shoal: error: disk full"])
+
+
+def test_who_aborts_is_heard():
+    """A library that ends the process says why on stderr, and nobody else does."""
+    script = """
+import os, sys
+if os.environ["RANK"] == "1":
+    sys.stderr.write("CUDA error: an assertion failed\\n")
+    sys.stderr.flush()
+    os.abort()
+import time
+time.sleep(600)
+"""
+    told: list[str] = []
+    with pytest.raises(UnavailableError, match="process 1 of 2 was ended by SIGABRT"):
+        run_together([sys.executable, "-c", script], 2, told.append)
+    assert told[0] == "CUDA error: an assertion failed"
+
+
 def test_a_process_that_was_killed_is_named():
     """It has no words of its own: the kernel, short of memory, gives none the time."""
     script = 'if [ "$RANK" = 2 ]; then kill -9 $$; fi; exec sleep 600'

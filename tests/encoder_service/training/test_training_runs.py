@@ -245,16 +245,19 @@ def test_restart_throws_away_a_training_and_nothing_else(bert_like, language, tm
     assert (out / "notes.txt").read_text() == "mine"
 
 
-def test_restart_throws_nothing_away_for_a_model_that_it_could_not_start_from(
-    bert_like, language, tmp_path
-):
-    """A wrong name, or the old training's own model: what is there stays whole."""
+def test_restart_throws_nothing_away_for_what_could_not_be_trained(bert_like, language, tmp_path):
+    """A wrong name, the old training's own model, data without negatives: what is there stays."""
     out = tmp_path / "out"
     train(plan_of(bert_like, out, language(60)), ignore, ignore)
     before = weights_of(out)
     for model, said in ((tmp_path / "nowhere", "nowhere"), (out / "model", "throw away")):
         with pytest.raises(ConfigError, match=said):
             train(plan_of(model, out, language(60), restart=True), ignore, ignore)
+    pairs = [make_pair(f"a {n}", PassageText("", "A B C")) for n in range(40)]
+    validation = [make_pair("a b", PassageText("", "A B"))]
+    alike = plan_of(bert_like, out, pairs, validation=validation, restart=True)
+    with pytest.raises(ConfigError, match="no negatives"):
+        train(alike, ignore, ignore)
     assert before
     assert before.keys() == weights_of(out).keys()
     assert (out / "training.json").is_file()
