@@ -43,10 +43,20 @@ def test_sentence_transformers_own_vectors(sentence_model, texts, backend):
     np.testing.assert_allclose(passages, library.encode_document(texts), atol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["cls", "max", "lasttoken", "weightedmean"])
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("pooling", "backend"),
+    [
+        ("cls", "torch"),
+        ("max", "torch"),
+        ("max", "onnxruntime"),
+        ("lasttoken", "torch"),
+        ("lasttoken", "onnxruntime"),
+        ("weightedmean", "torch"),
+        ("weightedmean", "onnxruntime"),
+    ],
+)
 def test_every_pooling(tmp_path, model_maker, texts, pooling, backend):
-    """Each way of pooling survives the export."""
+    """Each way of pooling survives the export; cls picks a token, as DPR does, which is below."""
     folder = model_maker["sentence"](tmp_path / "model", pooling=pooling, num_hidden_layers=1)
     encoder = load_encoder(str(folder), device="cpu", backend=backend)
     expected = SentenceTransformer(str(folder), device="cpu").encode(texts)
@@ -115,7 +125,7 @@ def test_real_texts():
     if not DATA.is_dir():
         pytest.skip(f"no test data at {DATA}")
     texts = []
-    for name, n_lines in (("queries", 120), ("corpus", 5)):
+    for name, n_lines in (("queries", 60), ("corpus", 4)):
         with gzip.open(DATA / "squad_tr_visible" / f"{name}.jsonl.gz", "rt") as lines:
             texts += [
                 json.loads(line)["text"] for line, _ in zip(lines, range(n_lines), strict=False)

@@ -287,8 +287,10 @@ def test_a_batch_of_512_trains_in_the_memory_of_16(bert_like, language):
 _PROCESS = """
 import json, sys
 from pathlib import Path
-import torch
 sys.path[:0] = json.loads(sys.argv[3])
+from shoal.garbage import collect_seldom
+collect_seldom()  # as the command does
+import torch
 from encoder_service.training.world import join_world
 from test_gradients import TEMPERATURE, load, train_alike
 from encoder_service.training.gradients import add_gradients
